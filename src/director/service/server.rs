@@ -1,0 +1,147 @@
+//! A real server of a virtual service (`struct ip_vs_dest`).
+
+use super::stats::Stats;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+/// Weight of a real server: 0 (no new connections) to 2147483647.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Weight(u32);
+
+impl Weight {
+    /// The largest weight.
+    pub const MAX: u32 = i32::MAX as u32;
+
+    /// A weight, if `value` is at most [`Weight::MAX`].
+    pub const fn new(value: u32) -> Option<Weight> {
+        if value <= Weight::MAX { Some(Weight(value)) } else { None }
+    }
+
+    /// The number.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for Weight {
+    fn default() -> Weight {
+        Weight(1)
+    }
+}
+
+/// Identifies a real server for the life of the director; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServerId(pub u64);
+
+/// How packets reach a real server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ForwardMethod {
+    /// Network address translation (`-m`, MASQ).
+    Nat,
+}
+
+/// A real server: where it is, how much it gets, how much it has.
+#[derive(Debug)]
+pub struct RealServer {
+    /// Identity, for scheduler state.
+    pub id: ServerId,
+    /// The server's address.
+    pub address: IpAddr,
+    /// The server's port; 0: the port the client asked for.
+    pub port: u16,
+    /// How packets reach it.
+    pub forward: ForwardMethod,
+    /// Traffic counters.
+    pub stats: Stats,
+    weight: AtomicU32,
+    available: AtomicBool,
+    active: AtomicU32,
+    total: AtomicU32,
+}
+
+impl RealServer {
+    /// A configured server without connections.
+    pub fn new(id: ServerId, address: IpAddr, port: u16, forward: ForwardMethod, weight: Weight) -> RealServer {
+        RealServer {
+            id,
+            address,
+            port,
+            forward,
+            stats: Stats::default(),
+            weight: AtomicU32::new(weight.get()),
+            available: AtomicBool::new(true),
+            active: AtomicU32::new(0),
+            total: AtomicU32::new(0),
+        }
+    }
+
+    /// The current weight.
+    pub fn weight(&self) -> Weight {
+        Weight(self.weight.load(Ordering::Relaxed))
+    }
+
+    /// Changes the weight.
+    pub fn set_weight(&self, weight: Weight) {
+        self.weight.store(weight.get(), Ordering::Relaxed);
+    }
+
+    /// Whether the server is configured, as opposed to removed with connections left.
+    pub fn is_available(&self) -> bool {
+        self.available.load(Ordering::Relaxed)
+    }
+
+    /// Marks the server as configured or removed.
+    pub fn set_available(&self, available: bool) {
+        self.available.store(available, Ordering::Relaxed);
+    }
+
+    /// Whether a scheduler may choose the server.
+    pub fn is_eligible(&self) -> bool {
+        self.weight().get() > 0
+    }
+
+    /// Connections in an active state (`activeconns`).
+    pub fn active_conns(&self) -> u32 {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// All connections (`totalconns`).
+    pub fn total_conns(&self) -> u32 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// Connections that are not active, as `ipvsadm` shows them.
+    pub fn inactive_conns(&self) -> u32 {
+        self.total_conns().saturating_sub(self.active_conns())
+    }
+
+    /// The load that lc and wlc compare: `active * 256 + total` (`ip_vs_dest_conn_overhead`).
+    pub fn load(&self) -> u64 {
+        u64::from(self.active_conns()) * 256 + u64::from(self.total_conns())
+    }
+
+    /// Counts a new connection.
+    pub fn bind_connection(&self, active: bool) {
+        self.total.fetch_add(1, Ordering::Relaxed);
+        if active {
+            self.active.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts the end of a connection.
+    pub fn unbind_connection(&self, active: bool) {
+        self.total.fetch_sub(1, Ordering::Relaxed);
+        if active {
+            self.active.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a connection that became active or ceased to be.
+    pub fn set_connection_active(&self, active: bool) {
+        if active {
+            self.active.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.active.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}

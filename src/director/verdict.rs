@@ -1,0 +1,94 @@
+//! What goes into the director with a packet, and what comes out.
+
+use super::packet::Rewritten;
+
+/// Where the packet met nfvs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// It arrived from a link and has not been routed yet.
+    Prerouting,
+    /// A process of this namespace sent it.
+    Output,
+}
+
+/// What the kernel says about a packet beside its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct PacketMeta {
+    /// Where the packet met nfvs.
+    pub hook: Hook,
+    /// The kernel still owes the L4 checksum (`NFQA_SKB_CSUMNOTREADY`): the field holds a partial sum. Whoever
+    /// writes the packet back owes the full sum.
+    pub checksum_owed: bool,
+    /// The packet's length on the wire, in bytes; larger than the bytes at hand when the copy was cut.
+    pub original_len: usize,
+}
+
+/// The fate of one packet.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Verdict {
+    /// Not ours: goes on as if nfvs were absent.
+    Accept,
+    /// Ours: goes on, with the bytes written back if they changed, and with the source set late by the kernel if
+    /// `source` says so.
+    Forward {
+        /// Proof that the bytes were changed and are complete; `None`: the kernel keeps its own bytes.
+        rewritten: Option<Rewritten>,
+        /// Which virtual address and port the kernel puts in as the source, after routing.
+        source: Option<ReplySource>,
+    },
+    /// Addressed to a virtual IP but not served: the rules answer.
+    Refuse(Refusal),
+    /// Dropped, and counted under its reason.
+    Drop(DropReason),
+}
+
+/// How a packet to a virtual IP is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No such connection or service: TCP is reset, the rest gets ICMP port unreachable.
+    NotServed,
+    /// A service without an available server: ICMP port unreachable, for TCP too (`ip_vs_leave`).
+    NoServer,
+}
+
+/// Names the virtual address (and port) that the kernel writes as the source of a reply.
+///
+/// 1 to 65534; travels in the upper 16 bits of the packet mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ReplySource(pub u16);
+
+macro_rules! drop_reasons {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// Why a packet was dropped. Closed: every drop is counted under one of these.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum DropReason { $($(#[$doc])* $variant,)* }
+
+        impl DropReason {
+            /// All reasons, in the order of their counters.
+            pub const ALL: &[DropReason] = &[$(DropReason::$variant,)*];
+
+            /// The reason's name in statistics.
+            pub const fn name(self) -> &'static str {
+                match self { $(DropReason::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// Headers that are cut short, or whose lengths contradict the packet.
+    Malformed = "malformed",
+    /// The kernel copied only part of a packet that has to be rewritten.
+    Truncated = "truncated",
+    /// An IP fragment that the kernel did not reassemble.
+    Fragment = "fragment",
+    /// An ICMP error whose own checksum is wrong.
+    BadChecksum = "bad_checksum",
+    /// The connection's real server has been removed (`expire_nodest_conn` = 0).
+    ServerRemoved = "server_removed",
+    /// The connection table is full.
+    TableFull = "table_full",
+    /// Every port that could stand in for the client's towards a shared server is taken.
+    PortsExhausted = "ports_exhausted",
+}
