@@ -56,7 +56,8 @@ fn read_error(
     kind: Kind,
     embedded: Result<Header, DropReason>,
 ) -> Result<Parsed, DropReason> {
-    let embedded = embedded.and_then(|header| Ok((header, transport::read_ports(view, header.transport_offset)?)));
+    let embedded =
+        embedded.and_then(|header| Ok((header, transport::read_ports(view, header.transport_offset)?)));
     let (header, ports) = match embedded {
         Ok(embedded) => embedded,
         Err(DropReason::Truncated) => return Err(DropReason::Truncated),

@@ -44,6 +44,8 @@ mod checksum;
 mod icmp;
 mod ipv4;
 mod ipv6;
+#[cfg(test)]
+mod tests;
 mod transport;
 mod view;
 

@@ -78,7 +78,11 @@ pub(super) struct Ports {
 }
 
 /// Reads the transport header at `offset` of a packet that ends where the view does.
-pub(super) fn read(view: View<'_>, offset: usize, transport: Transport) -> Result<TransportHeader, DropReason> {
+pub(super) fn read(
+    view: View<'_>,
+    offset: usize,
+    transport: Transport,
+) -> Result<TransportHeader, DropReason> {
     let available = view.len().saturating_sub(offset);
     let ports = read_ports(view, offset)?;
     match transport {
@@ -147,7 +151,9 @@ mod tests {
 
     #[test]
     fn each_flag_is_its_bit_of_rfc_9293() {
-        let of = |bits| [TcpFlags::fin, TcpFlags::syn, TcpFlags::rst, TcpFlags::ack].map(|flag| flag(TcpFlags(bits)));
+        let of = |bits| {
+            [TcpFlags::fin, TcpFlags::syn, TcpFlags::rst, TcpFlags::ack].map(|flag| flag(TcpFlags(bits)))
+        };
         assert_eq!(of(0x01), [true, false, false, false]);
         assert_eq!(of(0x02), [false, true, false, false]);
         assert_eq!(of(0x04), [false, false, true, false]);
