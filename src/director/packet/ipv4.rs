@@ -33,7 +33,6 @@ fn read(view: View<'_>, offset: usize) -> Result<(Header, usize), DropReason> {
     if header.get_version() != 4 || header_len < Ipv4Packet::minimum_packet_size() {
         return Err(DropReason::Malformed);
     }
-    view.get(offset, header_len)?;
     let fragment = match (header.get_fragment_offset(), header.get_flags() & Ipv4Flags::MoreFragments) {
         (0, 0) => Fragment::Whole,
         (0, _) => Fragment::First,

@@ -311,6 +311,11 @@ fn headers_that_lie_and_headers_that_only_look_like_it() {
             MALFORMED,
         ),
         (
+            "an extension header reaches beyond the packet, and says that nothing follows",
+            with(extended(&[(60, OPTIONS)]), |p| (p[40], p[41]) = (59, 3)),
+            MALFORMED,
+        ),
+        (
             "an extension header is cut by the payload length",
             with(extended(&[(60, OPTIONS)]), |p| p[5] = 7),
             MALFORMED,
