@@ -1,1 +1,174 @@
 //! The transport protocols: what starts a connection, its states and how long each may last.
+//!
+//! TCP follows the tables of `net/netfilter/ipvs/ip_vs_proto_tcp.c` for connections whose replies pass the director
+//! (NAT); UDP has one state (`ip_vs_proto_udp.c`). Nothing here knows addresses, packets or the time.
+//!
+//! ```
+//! use nfvs::director::protocol::{Direction, State, TcpEvent, TcpState, Timeouts};
+//! let syn = TcpEvent::from_flags(0x02);
+//! let step = State::Tcp(TcpState::None).advance(Direction::Input, syn, &Timeouts::default());
+//! assert_eq!(step.state, State::Tcp(TcpState::SynRecv));
+//! assert_eq!(step.timeout.as_secs(), 60);
+//! assert_eq!(step.activity, Some(true));
+//! ```
+
+mod tcp;
+
+pub use tcp::{TcpEvent, TcpState, starts_connection};
+
+use std::fmt;
+use std::time::Duration;
+
+/// How long a connection lives that was created but that no packet has moved yet (`ip_vs_conn_new`).
+pub const NEW_CONNECTION_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Which way a packet of a connection goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client to the server.
+    Input,
+    /// From the server to the client.
+    Output,
+}
+
+/// The timeouts an operator may change (`ipvsadm --set`), whole seconds; those of other states are fixed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP in ESTABLISHED.
+    pub tcp: Duration,
+    /// TCP in FIN_WAIT.
+    pub tcp_fin: Duration,
+    /// UDP.
+    pub udp: Duration,
+}
+
+impl Timeouts {
+    /// How long a connection in `state` lives after its last packet.
+    pub const fn of(&self, state: State) -> Duration {
+        match state {
+            State::Tcp(state) => state.timeout(self),
+            State::Udp => self.udp,
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts {
+            tcp: Duration::from_secs(900),
+            tcp_fin: Duration::from_secs(120),
+            udp: Duration::from_secs(300),
+        }
+    }
+}
+
+/// A connection's protocol and its state therein.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// TCP; a new connection is in [`TcpState::None`].
+    Tcp(TcpState),
+    /// UDP, which has this one state.
+    Udp,
+}
+
+impl State {
+    /// What a packet in `direction` does to a connection in this state. `event` is what the TCP flags say; UDP has
+    /// none.
+    pub fn advance(self, direction: Direction, event: Option<TcpEvent>, timeouts: &Timeouts) -> Step {
+        let state = match self {
+            State::Tcp(state) => State::Tcp(state.next(direction, event)),
+            State::Udp => State::Udp,
+        };
+        let activity = (state.is_active() != self.is_active()).then_some(state.is_active());
+        Step { state, timeout: timeouts.of(state), activity }
+    }
+
+    /// Whether the connection counts in its server's active connections.
+    pub const fn is_active(self) -> bool {
+        match self {
+            State::Tcp(state) => state.is_active(),
+            State::Udp => false,
+        }
+    }
+
+    /// Whether the connection is over, so that a client that starts another from the same port gets a new one, perhaps
+    /// on another server (`is_new_conn_expected` with `conn_reuse_mode` 1).
+    pub const fn is_reusable(self) -> bool {
+        matches!(self, State::Tcp(TcpState::TimeWait | TcpState::Close))
+    }
+}
+
+/// The name in `/proc/net/ip_vs_conn`.
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            State::Tcp(state) => state.fmt(f),
+            State::Udp => f.pad("UDP"),
+        }
+    }
+}
+
+/// What one packet does to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The new state.
+    pub state: State,
+    /// The connection's timeout from this packet on; restarted even if the state is the same.
+    pub timeout: Duration,
+    /// `Some(true)`: the connection became active; `Some(false)`: it ceased to be; for
+    /// [`RealServer::set_connection_active`](super::service::RealServer::set_connection_active).
+    pub activity: Option<bool>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn udp_lives_300_seconds_from_each_packet_and_is_never_active() {
+        let timeouts = Timeouts::default();
+        for direction in [Direction::Input, Direction::Output] {
+            let step = State::Udp.advance(direction, None, &timeouts);
+            let expected = Step { state: State::Udp, timeout: Duration::from_secs(300), activity: None };
+            assert_eq!(step, expected);
+        }
+        assert!(!State::Udp.is_active());
+    }
+
+    #[test]
+    fn three_timeouts_can_be_changed() {
+        let seconds = Duration::from_secs;
+        let timeouts = Timeouts { tcp: seconds(11), tcp_fin: seconds(12), udp: seconds(13) };
+        assert_eq!(timeouts.of(State::Tcp(TcpState::Established)), seconds(11));
+        assert_eq!(timeouts.of(State::Tcp(TcpState::FinWait)), seconds(12));
+        assert_eq!(timeouts.of(State::Udp), seconds(13));
+        assert_eq!(timeouts.of(State::Tcp(TcpState::CloseWait)), seconds(60));
+    }
+
+    #[test]
+    fn activity_is_reported_on_change_only() {
+        let timeouts = Timeouts::default();
+        let mut state = State::Tcp(TcpState::None);
+        let handshake_and_end = [
+            (Direction::Input, TcpEvent::Syn, Some(true)),
+            (Direction::Output, TcpEvent::Syn, None),
+            (Direction::Input, TcpEvent::Ack, None),
+            (Direction::Output, TcpEvent::Fin, Some(false)),
+            (Direction::Input, TcpEvent::Fin, None),
+        ];
+        for (direction, event, activity) in handshake_and_end {
+            let step = state.advance(direction, Some(event), &timeouts);
+            assert_eq!(step.activity, activity, "{state} {direction:?} {event:?}");
+            state = step.state;
+        }
+        assert_eq!(state, State::Tcp(TcpState::TimeWait));
+        assert!(state.is_reusable());
+    }
+
+    #[test]
+    fn a_state_is_one_byte_and_pads_as_the_kernels_table_does() {
+        assert_eq!(size_of::<State>(), 1);
+        assert_eq!(format!("{:<11}|", State::Udp), "UDP        |");
+        assert_eq!(format!("{:<11}|", State::Tcp(TcpState::SynRecv)), "SYN_RECV   |");
+    }
+}

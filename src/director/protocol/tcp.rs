@@ -1,0 +1,269 @@
+//! TCP as IPVS sees it (`net/netfilter/ipvs/ip_vs_proto_tcp.c`): flags and direction alone move the state, sequence
+//! numbers are not looked at.
+
+use super::{Direction, Timeouts};
+use std::fmt;
+use std::time::Duration;
+
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+
+/// State of a TCP connection. The discriminant is the kernel's number (`IP_VS_TCP_S_*`), which the synchronisation
+/// protocol carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum TcpState {
+    /// Created; no packet has moved it yet.
+    None,
+    /// Both sides have answered.
+    Established,
+    /// The server sent the first SYN.
+    SynSent,
+    /// The client sent a SYN.
+    SynRecv,
+    /// The server sent a FIN.
+    FinWait,
+    /// Both sides sent a FIN.
+    TimeWait,
+    /// Reset, or closed otherwise.
+    Close,
+    /// The client sent a FIN.
+    CloseWait,
+    /// The kernel's name for a last ACK awaited; its tables enter it only from itself.
+    LastAck,
+    /// The kernel's name for a listener; its tables enter it only from itself.
+    Listen,
+    /// The client's SYN was answered under `secure_tcp`; the normal tables never enter it.
+    SynAck,
+}
+
+impl TcpState {
+    /// The state after a packet in `direction` with `event`; `None`: flags that hold no event.
+    pub fn next(self, direction: Direction, event: Option<TcpEvent>) -> TcpState {
+        let table = match direction {
+            Direction::Input => &INPUT,
+            Direction::Output => &OUTPUT,
+        };
+        match event {
+            Some(event) => table[event as usize][self as usize],
+            None => TcpState::Close,
+        }
+    }
+
+    /// Whether a connection in this state counts in its server's active connections.
+    pub const fn is_active(self) -> bool {
+        matches!(self, TcpState::Established | TcpState::SynSent | TcpState::SynRecv | TcpState::SynAck)
+    }
+
+    pub(super) const fn timeout(self, timeouts: &Timeouts) -> Duration {
+        match self {
+            TcpState::Established => timeouts.tcp,
+            TcpState::FinWait => timeouts.tcp_fin,
+            TcpState::None => Duration::from_secs(2),
+            TcpState::Close => Duration::from_secs(10),
+            TcpState::LastAck => Duration::from_secs(30),
+            TcpState::SynRecv | TcpState::CloseWait => Duration::from_secs(60),
+            TcpState::SynSent | TcpState::TimeWait | TcpState::Listen | TcpState::SynAck => {
+                Duration::from_secs(120)
+            }
+        }
+    }
+}
+
+impl fmt::Display for TcpState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            TcpState::None => "NONE",
+            TcpState::Established => "ESTABLISHED",
+            TcpState::SynSent => "SYN_SENT",
+            TcpState::SynRecv => "SYN_RECV",
+            TcpState::FinWait => "FIN_WAIT",
+            TcpState::TimeWait => "TIME_WAIT",
+            TcpState::Close => "CLOSE",
+            TcpState::CloseWait => "CLOSE_WAIT",
+            TcpState::LastAck => "LAST_ACK",
+            TcpState::Listen => "LISTEN",
+            TcpState::SynAck => "SYNACK",
+        })
+    }
+}
+
+/// What a segment's flags mean to the state tables, whose rows are in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum TcpEvent {
+    /// SYN, with or without ACK.
+    Syn,
+    /// FIN.
+    Fin,
+    /// ACK alone.
+    Ack,
+    /// RST, whatever else is set.
+    Rst,
+}
+
+impl TcpEvent {
+    /// The event in the flags byte of a TCP header (RFC 9293: FIN 0x01, SYN 0x02, RST 0x04, ACK 0x10). RST wins, then
+    /// SYN, FIN, ACK; `None` if none of them is set.
+    pub const fn from_flags(flags: u8) -> Option<TcpEvent> {
+        if flags & RST != 0 {
+            Some(TcpEvent::Rst)
+        } else if flags & SYN != 0 {
+            Some(TcpEvent::Syn)
+        } else if flags & FIN != 0 {
+            Some(TcpEvent::Fin)
+        } else if flags & ACK != 0 {
+            Some(TcpEvent::Ack)
+        } else {
+            None
+        }
+    }
+}
+
+/// Whether a segment with these flags (as in [`TcpEvent::from_flags`]) may start a connection: SYN without RST. ACK
+/// beside SYN does not matter: the data connection of active FTP starts from the other side.
+pub const fn starts_connection(flags: u8) -> bool {
+    flags & (SYN | RST) == SYN
+}
+
+type Table = [[TcpState; 11]; 4];
+
+const ES: TcpState = TcpState::Established;
+const SS: TcpState = TcpState::SynSent;
+const SR: TcpState = TcpState::SynRecv;
+const FW: TcpState = TcpState::FinWait;
+const TW: TcpState = TcpState::TimeWait;
+const CL: TcpState = TcpState::Close;
+const CW: TcpState = TcpState::CloseWait;
+const LA: TcpState = TcpState::LastAck;
+const LI: TcpState = TcpState::Listen;
+
+// `tcp_states` of the kernel. A client's RST leaves SYN_RECV alone: only the server can refuse a half-open connection.
+#[rustfmt::skip]
+const INPUT: Table = [
+    //         NO  ES  SS  SR  FW  TW  CL  CW  LA  LI  SA
+    /* syn */ [SR, ES, ES, SR, SR, SR, SR, SR, SR, SR, SR],
+    /* fin */ [CL, CW, SS, TW, TW, TW, CL, CW, LA, LI, TW],
+    /* ack */ [ES, ES, SS, ES, FW, TW, CL, CW, CL, LI, ES],
+    /* rst */ [CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, SR],
+];
+#[rustfmt::skip]
+const OUTPUT: Table = [
+    //         NO  ES  SS  SR  FW  TW  CL  CW  LA  LI  SA
+    /* syn */ [SS, ES, SS, SR, SS, SS, SS, SS, SS, LI, SR],
+    /* fin */ [TW, FW, SS, TW, FW, TW, CL, TW, LA, LI, TW],
+    /* ack */ [ES, ES, SS, ES, FW, TW, CL, CW, LA, ES, ES],
+    /* rst */ [CL, CL, SS, CL, CL, TW, CL, CL, CL, CL, CL],
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fmt::Write;
+
+    const STATES: [TcpState; 11] = [TcpState::None, ES, SS, SR, FW, TW, CL, CW, LA, LI, TcpState::SynAck];
+
+    // Independent of the tables' own short names: the letters come from the names the kernel prints.
+    fn short(state: TcpState) -> &'static str {
+        match state.to_string().as_str() {
+            "NONE" => "NO",
+            "ESTABLISHED" => "ES",
+            "SYN_SENT" => "SS",
+            "SYN_RECV" => "SR",
+            "FIN_WAIT" => "FW",
+            "TIME_WAIT" => "TW",
+            "CLOSE" => "CL",
+            "CLOSE_WAIT" => "CW",
+            "LAST_ACK" => "LA",
+            "LISTEN" => "LI",
+            "SYNACK" => "SA",
+            other => panic!("no such state: {other}"),
+        }
+    }
+
+    fn table(direction: Direction) -> String {
+        let mut text = String::new();
+        let flags = [("syn", SYN), ("fin", FIN), ("ack", ACK), ("rst", RST)];
+        for (name, flags) in flags {
+            write!(text, "{name}:").unwrap();
+            for state in STATES {
+                write!(text, " {}", short(state.next(direction, TcpEvent::from_flags(flags)))).unwrap();
+            }
+            text.push('\n');
+        }
+        text
+    }
+
+    #[test]
+    fn input_table_is_the_kernels() {
+        let expected = "\
+syn: SR ES ES SR SR SR SR SR SR SR SR
+fin: CL CW SS TW TW TW CL CW LA LI TW
+ack: ES ES SS ES FW TW CL CW CL LI ES
+rst: CL CL CL SR CL CL CL CL LA LI SR
+";
+        assert_eq!(table(Direction::Input), expected);
+    }
+
+    #[test]
+    fn output_table_is_the_kernels() {
+        let expected = "\
+syn: SS ES SS SR SS SS SS SS SS LI SR
+fin: TW FW SS TW FW TW CL TW LA LI TW
+ack: ES ES SS ES FW TW CL CW LA ES ES
+rst: CL CL SS CL CL TW CL CL CL CL CL
+";
+        assert_eq!(table(Direction::Output), expected);
+    }
+
+    #[test]
+    fn states_are_numbered_as_in_the_kernel() {
+        for (number, state) in STATES.into_iter().enumerate() {
+            assert_eq!(state as usize, number, "{state}");
+        }
+    }
+
+    #[test]
+    fn timeouts_and_activity() {
+        let expected = "NONE 2 false, ESTABLISHED 900 true, SYN_SENT 120 true, SYN_RECV 60 true, \
+            FIN_WAIT 120 false, TIME_WAIT 120 false, CLOSE 10 false, CLOSE_WAIT 60 false, LAST_ACK 30 false, \
+            LISTEN 120 false, SYNACK 120 true";
+        let timeouts = Timeouts::default();
+        let rows = STATES.map(|s| format!("{s} {} {}", s.timeout(&timeouts).as_secs(), s.is_active()));
+        assert_eq!(rows.join(", "), expected);
+    }
+
+    #[test]
+    fn flags_rank_rst_syn_fin_ack() {
+        let cases = [
+            (RST | SYN | FIN | ACK, Some(TcpEvent::Rst)),
+            (SYN | FIN | ACK, Some(TcpEvent::Syn)),
+            (FIN | ACK, Some(TcpEvent::Fin)),
+            (ACK | 0x08, Some(TcpEvent::Ack)),
+            (0x08 | 0x20 | 0x40 | 0x80, None),
+            (0, None),
+        ];
+        for (flags, event) in cases {
+            assert_eq!(TcpEvent::from_flags(flags), event, "{flags:#04x}");
+        }
+    }
+
+    #[test]
+    fn syn_without_rst_starts_a_connection() {
+        for flags in 0..=u8::MAX {
+            let expected = flags & SYN != 0 && flags & RST == 0;
+            assert_eq!(starts_connection(flags), expected, "{flags:#04x}");
+        }
+        assert!(starts_connection(0x12));
+    }
+
+    #[test]
+    fn a_segment_without_event_closes() {
+        for state in STATES {
+            assert_eq!(state.next(Direction::Input, None), TcpState::Close);
+            assert_eq!(state.next(Direction::Output, None), TcpState::Close);
+        }
+    }
+}
