@@ -2,7 +2,7 @@
 //!
 //! These types are the one definition of the format: its keys, its defaults, what a single value may be, and (by
 //! their comments) the descriptions in the [schema](super::schema). What depends on several values is
-//! [checked](super::check) later.
+//! checked later, by `rules`.
 
 use super::model::{PathChoice, Protocol, QueueBackend, SchedulerName};
 use crate::director::service::ForwardMethod;
@@ -22,6 +22,7 @@ pub(super) trait Object: de::DeserializeOwned {
 /// The configuration of nfvs, a layer-4 load balancer.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(title = "nfvs configuration")]
 pub struct File {
     /// The virtual services.
     pub services: Vec<Service>,
@@ -51,8 +52,7 @@ const fn yes() -> bool {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
-    /// What people call the service; unique. Default: made from protocol, address and port, such as
-    /// "tcp-10.0.0.100-80".
+    /// What people call the service; unique. Default: like "tcp-10.0.0.100-80".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ServiceName")]
     pub name: Option<ServiceName>,
@@ -83,8 +83,7 @@ impl Object for Service {
 pub struct Server {
     /// The server's address, of the same family as the service's.
     pub address: Address,
-    /// The server's port. Default: the port of the service. For a service with port 0 it is 0 or left out: the port
-    /// the client asked for.
+    /// The server's port. Default: the service's. If that is 0 (every port), so is this: packets keep theirs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Port")]
     pub port: Option<Port>,
@@ -126,7 +125,7 @@ impl Default for Timeouts {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Connections {
-    /// How many connections there may be at once; more are refused.
+    /// How many connections there may be at once.
     pub max: MaxConnections,
 }
 
@@ -134,8 +133,7 @@ impl Object for Connections {
     const REQUIRED: &'static [&'static str] = &[];
 }
 
-/// The queues between the kernel and the daemon. Three classes of traffic have "count" queues each, numbered from
-/// "base" on; all of them must be below 65536.
+/// The queues between the kernel and the daemon: "count" for each of three classes, numbered from "base" on.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Queues {
@@ -297,13 +295,12 @@ impl<'de> Deserialize<'de> for ServiceName {
             type Value = ServiceName;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(
-                    "a name in double quotes of 1 to 63 letters, digits, dots, underscores and hyphens",
-                )
+                f.write_str("a name in double quotes")
             }
 
             fn visit_str<E: de::Error>(self, name: &str) -> Result<ServiceName, E> {
-                ServiceName::new(name).ok_or_else(|| E::invalid_value(de::Unexpected::Str(name), &self))
+                let expected = "a name of 1 to 63 characters out of A-Z a-z 0-9 . _ -";
+                ServiceName::new(name).ok_or_else(|| E::invalid_value(de::Unexpected::Str(name), &expected))
             }
         }
         deserializer.deserialize_str(Name)
@@ -336,16 +333,14 @@ impl Address {
     /// A sentence that says why not.
     pub fn new(address: IpAddr) -> Result<Address, String> {
         let why_not = match address {
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED) | IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
-                "means no particular address"
-            }
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED) | IpAddr::V6(Ipv6Addr::UNSPECIFIED) => "stands for any address",
             IpAddr::V4(Ipv4Addr::BROADCAST) => "is the broadcast address",
             _ if address.is_multicast() => "is a multicast address",
             IpAddr::V6(v6) if v6.is_unicast_link_local() => {
                 "is a link-local address, which means another machine on each interface"
             }
             IpAddr::V6(v6) if let Some(v4) = v6.to_ipv4_mapped() => {
-                return Err(format!("{address} is an IPv4 address in IPv6 clothes; write {v4}"));
+                return Err(format!("{address} is an IPv4 address written as IPv6; write {v4}"));
             }
             _ => return Ok(Address(address)),
         };
@@ -365,7 +360,7 @@ impl<'de> Deserialize<'de> for Address {
             type Value = Address;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(expected_address(""))
+                f.write_str("an IPv4 or IPv6 address in double quotes")
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Address, E> {
@@ -389,8 +384,10 @@ fn expected_address(text: &str) -> &'static str {
         "an IPv4 or IPv6 address: the port has a key of its own"
     } else if text.starts_with('[') {
         "an IPv4 or IPv6 address: write it without brackets"
+    } else if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        "an IPv4 address: four numbers from 0 to 255 without leading zeros"
     } else {
-        "an IPv4 or IPv6 address in double quotes"
+        "an IPv4 or IPv6 address such as 10.0.0.100 or fd00::100"
     }
 }
 
@@ -405,5 +402,47 @@ impl JsonSchema for Address {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "string", "anyOf": [{ "format": "ipv4" }, { "format": "ipv6" }] })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// [`Object::REQUIRED`] is what serde requires, as the schema made from the same attributes tells.
+    #[test]
+    fn required_keys_are_those_of_the_schema() {
+        fn check<T: Object + JsonSchema>() {
+            let schema = schemars::schema_for!(T).to_value();
+            let required =
+                schema.get("required").and_then(|keys| keys.as_array()).cloned().unwrap_or_default();
+            let required: BTreeSet<&str> = required.iter().map(|key| key.as_str().expect("a key")).collect();
+            assert_eq!(required, T::REQUIRED.iter().copied().collect(), "{schema:#}");
+        }
+        check::<File>();
+        check::<Service>();
+        check::<Server>();
+        check::<Timeouts>();
+        check::<Connections>();
+        check::<Queues>();
+    }
+
+    #[test]
+    fn weights_are_those_of_the_director() {
+        use crate::director::service::Weight as Checked;
+        let largest = u64::from(Checked::MAX);
+        assert_eq!(Weight::new(largest).map(Weight::get), Some(Checked::MAX));
+        assert_eq!(Weight::new(largest + 1), None);
+        assert_eq!(Weight::default().get(), Checked::default().get());
+    }
+
+    #[test]
+    fn numbers_have_bounds() {
+        assert_eq!(Timeout::new(0), None);
+        assert_eq!(Timeout::new(2_678_400).map(Timeout::get), Some(2_678_400));
+        assert_eq!(Timeout::new(2_678_401), None);
+        assert_eq!(Port::new(65_536), None);
+        assert_eq!(QueueLength::new(u64::MAX), None);
     }
 }

@@ -5,7 +5,7 @@
 //! * `syntax`: text to a tree that knows where each value stands; strict JSON, nothing else.
 //! * [`file`](mod@file) and `read`: the tree to the types as written, object by object, so that one mistake does
 //!   not hide the next. What a single value may be is said by its type's `Deserialize`.
-//! * `check`: the types as written to [`Config`], with everything that depends on more than one value.
+//! * `rules`: the types as written to [`Config`], with everything that depends on more than one value.
 //!
 //! Nothing here looks at the machine: a file is right or wrong wherever it is checked.
 //!
@@ -15,16 +15,16 @@
 //! let complaints = nfvs::config::check("web.json", text).unwrap_err();
 //! assert_eq!(
 //!     complaints.to_string(),
-//!     "web.json:2:68: services[0].servers[0].weight: -1 is not a weight from 0 to 2147483647"
+//!     "web.json:2:66: services[0].servers[0].weight: -1 is not a weight from 0 to 2147483647"
 //! );
 //! ```
 
-mod check;
 mod complaint;
 pub mod file;
 mod model;
 mod node;
 mod read;
+mod rules;
 mod syntax;
 
 pub use complaint::{Complaint, Complaints};
@@ -78,7 +78,7 @@ pub fn check_bytes(file_name: &str, bytes: &[u8]) -> Result<Config, Complaints> 
             findings.add(
                 text.len(),
                 "",
-                format!("the byte 0x{byte:02x} is not UTF-8; save the file in that encoding"),
+                format!("the byte 0x{byte:02x} is not UTF-8; save the file as UTF-8"),
             );
             Err(findings.into_complaints(file_name))
         }
@@ -94,7 +94,7 @@ pub fn check(file_name: &str, text: &str) -> Result<Config, Complaints> {
     let mut findings = Findings::new(text);
     match syntax::parse(text) {
         Ok(root) => {
-            let config = check::config(&root, &mut findings);
+            let config = rules::config(&root, &mut findings);
             if findings.is_empty() { Ok(config) } else { Err(findings.into_complaints(file_name)) }
         }
         Err(error) => {

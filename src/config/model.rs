@@ -226,3 +226,32 @@ pub enum QueueBackend {
 pub(super) fn endpoint(protocol: Protocol, address: IpAddr, port: u16) -> String {
     format!("{protocol} {}", SocketAddr::new(address, port))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_the_same_for_people_and_for_serde() {
+        for protocol in Protocol::ALL {
+            assert_eq!(protocol.to_string().parse(), Ok(protocol));
+            assert_eq!(serde_json::to_value(protocol).unwrap(), protocol.as_str());
+        }
+        for scheduler in SchedulerName::ALL {
+            assert_eq!(scheduler.to_string().parse(), Ok(scheduler));
+            assert_eq!(serde_json::to_value(scheduler).unwrap(), scheduler.as_str());
+        }
+        assert_eq!("TCP".parse::<Protocol>(), Err(UnknownWord));
+        assert_eq!("".parse::<SchedulerName>(), Err(UnknownWord));
+    }
+
+    #[test]
+    fn queue_count_is_configured_or_one_per_core_within_bounds() {
+        let queues = |count| Queues { base: 0, count, backend: QueueBackend::Batched, length: 1024 };
+        let cores = |number| NonZeroUsize::new(number).unwrap();
+        assert_eq!(queues(Some(7)).count_for(cores(2)), 7);
+        assert_eq!(queues(None).count_for(cores(2)), 2);
+        assert_eq!(queues(None).count_for(cores(33)), 32);
+        assert_eq!(queues(None).count_for(cores(1 << 20)), 32);
+    }
+}

@@ -18,6 +18,8 @@ pub(super) struct Node<'a>(pub(super) &'a Value<'a>);
 pub(super) enum Problem {
     /// The value is not this.
     Expected(String),
+    /// The value is not this number.
+    ExpectedNumber(String),
     /// The value is none of these words.
     Unlisted(&'static [&'static str]),
     /// The object has a key that is none of these.
@@ -33,7 +35,7 @@ impl std::error::Error for Problem {}
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Problem::Expected(what) => write!(f, "expected {what}"),
+            Problem::Expected(what) | Problem::ExpectedNumber(what) => write!(f, "expected {what}"),
             Problem::Unlisted(words) => write!(f, "expected one of {words:?}"),
             Problem::UnknownKey(keys) => write!(f, "unknown key, expected one of {keys:?}"),
             Problem::MissingKey(key) => write!(f, "missing key {key:?}"),
@@ -74,11 +76,9 @@ impl<'de> Deserializer<'de> for Node<'_> {
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
         match self.0 {
             Value::StringLit(string) => visitor.visit_str(&string.value),
-            Value::NumberLit(number) => match (number.value.parse::<u64>(), number.value.parse::<f64>()) {
-                (Ok(whole), _) => visitor.visit_u64(whole),
-                (_, Ok(float)) => visitor.visit_f64(float),
-                _ => unreachable!("every JSON number is a float for Rust"),
-            },
+            Value::NumberLit(number) => {
+                visitor.visit_f64(number.value.parse().expect("every JSON number is a float for Rust"))
+            }
             Value::BooleanLit(boolean) => visitor.visit_bool(boolean.value),
             Value::NullKeyword(_) => visitor.visit_unit(),
             Value::Object(_) => visitor.visit_map(MapDeserializer::new(std::iter::empty::<(&str, &str)>())),
@@ -89,7 +89,18 @@ impl<'de> Deserializer<'de> for Node<'_> {
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
         match self.0 {
             Value::BooleanLit(boolean) => visitor.visit_bool(boolean.value),
+            Value::StringLit(string) if string.value.parse::<bool>().is_ok() => {
+                Err(Problem::Expected("true or false; write it without quotes".to_owned()))
+            }
             _ => Err(Problem::Expected("true or false".to_owned())),
+        }
+    }
+
+    /// All numbers of a configuration are of this kind.
+    fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
+        match self.0.as_number_lit().and_then(|number| number.value.parse().ok()) {
+            Some(number) => visitor.visit_u64(number),
+            None => Err(Problem::ExpectedNumber((&visitor as &dyn de::Expected).to_string())),
         }
     }
 
@@ -130,7 +141,7 @@ impl<'de> Deserializer<'de> for Node<'_> {
     }
 
     serde::forward_to_deserialize_any! {
-        i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
+        i8 i16 i32 i64 i128 u8 u16 u32 u128 f32 f64 char str string bytes byte_buf unit unit_struct
         newtype_struct tuple tuple_struct map identifier ignored_any
     }
 }

@@ -137,7 +137,7 @@ fn first_of_each_key<'a>(
                 findings.add(
                     property.start(),
                     path,
-                    format!("the key {shown} is already there on line {line}"),
+                    format!("the key {shown} is already there on line {line}; keep one"),
                 );
             }
         }
@@ -153,7 +153,7 @@ fn complain_of_unknown_key(
 ) {
     let key = property.name.as_str();
     let shown = shorten(property.name.text(findings.text()));
-    let message = format!("unknown key {shown}{}; allowed: {}", did_you_mean(key, known), known.join(", "));
+    let message = format!("unknown key {shown}; allowed: {}{}", known.join(", "), did_you_mean(key, known));
     findings.add(property.start(), path_of(path, property, findings.text()), message);
 }
 
@@ -165,31 +165,25 @@ fn describe(problem: &Problem, value: &Value<'_>, text: &str) -> String {
         _ => shorten(value.text(text)),
     };
     match problem {
-        Problem::Expected(what) => {
+        Problem::Expected(what) => format!("{shown} is not {what}"),
+        Problem::ExpectedNumber(what) => {
             let hint = match value {
+                Value::StringLit(string) if string.value.parse::<u64>().is_ok() => {
+                    "; write it without quotes"
+                }
                 Value::NumberLit(number) if number.value.contains(['.', 'e', 'E']) => {
                     "; write a whole number, without point or exponent"
-                }
-                Value::StringLit(string)
-                    if string.value.parse::<u64>().is_ok() && !what.contains("quotes") =>
-                {
-                    "; write the number without quotes"
-                }
-                Value::StringLit(string) if matches!(&*string.value, "true" | "false") => {
-                    "; write it without quotes"
                 }
                 _ => "",
             };
             format!("{shown} is not {what}{hint}")
         }
+        Problem::Unlisted([only]) => format!("{shown} is not allowed; only {only:?} is"),
         Problem::Unlisted(words) => {
+            let allowed = words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
             let meant =
                 value.as_string_lit().map_or(String::new(), |string| did_you_mean(&string.value, words));
-            let allowed = words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
-            match &allowed[..] {
-                allowed if words.len() == 1 => format!("{shown} is not allowed{meant}; allowed: {allowed}"),
-                allowed => format!("{shown} is not one of {allowed}{meant}"),
-            }
+            format!("{shown} is not one of {allowed}{meant}")
         }
         other => other.to_string(),
     }
@@ -258,4 +252,34 @@ fn distance(one: &str, other: &str) -> usize {
         rows.push(row);
     }
     rows[one.len()][other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distance_counts_inserted_removed_replaced_and_swapped_letters() {
+        for (one, other, expected) in [
+            ("", "", 0),
+            ("port", "port", 0),
+            ("", "port", 4),
+            ("prot", "port", 1),
+            ("wieght", "weight", 1),
+            ("sheduler", "scheduler", 1),
+            ("addresses", "address", 2),
+            ("ipv4", "port", 4),
+        ] {
+            assert_eq!(distance(one, other), expected, "{one} {other}");
+            assert_eq!(distance(other, one), expected, "{other} {one}");
+        }
+    }
+
+    #[test]
+    fn short_words_are_only_suggested_if_very_near() {
+        assert_eq!(did_you_mean("wcl", &["rr", "wlc"]), r#"; did you mean "wlc"?"#);
+        assert_eq!(did_you_mean("sh", &["rr", "wlc"]), "");
+        assert_eq!(did_you_mean("WEIGHTS", &["weight"]), r#"; did you mean "weight"?"#);
+        assert_eq!(did_you_mean(&"weight".repeat(1000), &["weight"]), "");
+    }
 }

@@ -79,12 +79,15 @@ fn first_opinion(text: &str, error: &ParseError) -> SyntaxError {
         Kind::NestingDepthExceeded => "nested far deeper than any configuration",
         Kind::UnterminatedObject => "this object is never closed: } is missing",
         Kind::UnterminatedArray => "this list is never closed: ] is missing",
-        Kind::UnexpectedCloseBrace => "} closes nothing here",
-        Kind::UnexpectedCloseBracket => "] closes nothing here",
+        Kind::UnexpectedCloseBrace if text[..offset].trim_ascii_end().ends_with(':') => {
+            "a value is missing before this }"
+        }
+        Kind::UnexpectedCloseBrace => "} closes nothing here; a list is closed by ]",
+        Kind::UnexpectedCloseBracket => "a value is missing before this ]",
         Kind::UnexpectedColon => "a colon is only allowed after a key",
         Kind::UnexpectedComma => "a value is missing before this comma",
         Kind::UnexpectedWord | Kind::UnexpectedToken => {
-            "expected a value: a string in double quotes, a number, true, false, an object or a list"
+            "neither a string in double quotes nor a number, true, false, an object or a list; is a quote missing?"
         }
         Kind::String(ParseStringErrorKind::UnterminatedStringLiteral) => {
             r#"this string is never closed: " is missing"#
@@ -99,18 +102,29 @@ fn is_inside_number(text: &str, offset: usize) -> bool {
     digit_at(offset) && offset > 0 && digit_at(offset - 1)
 }
 
-/// `serde_json` counts lines and bytes up to and including the offending one.
+/// `serde_json` counts lines and bytes up to the offending one; whether that is included depends on the error.
 fn second_opinion(text: &str, error: &serde_json::Error) -> SyntaxError {
     let line_start = text.split_inclusive('\n').take(error.line() - 1).map(str::len).sum::<usize>();
-    let offset = text.floor_char_boundary((line_start + error.column()).saturating_sub(1));
+    let mut offset = text.floor_char_boundary((line_start + error.column()).saturating_sub(1));
     let said = error.to_string();
-    let message = if !said.starts_with("control character") {
-        let place = format!(" at line {} column {}", error.line(), error.column());
-        format!("not JSON: {}", said.strip_suffix(&place).unwrap_or(&said))
-    } else if text.as_bytes().get(offset).is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
-        r#"the string is not closed on its line: " is missing"#.to_owned()
-    } else {
-        r"a control character in a string must be written as an escape, such as \t".to_owned()
+    let is_in_string = said.starts_with("control character");
+    if is_in_string {
+        offset += text[offset..].find(|char| char < ' ').unwrap_or_default();
+    }
+    let message = match text[offset..].chars().next() {
+        Some('\n' | '\r') if is_in_string => {
+            r#"the string is not closed on its line: " is missing"#.to_owned()
+        }
+        Some(_) if is_in_string => {
+            r"a control character in a string must be written as an escape, such as \t".to_owned()
+        }
+        Some(blank) if blank.is_whitespace() => {
+            format!("the blank U+{:04X} is only allowed in strings; use spaces", u32::from(blank))
+        }
+        _ => {
+            let place = format!(" at line {} column {}", error.line(), error.column());
+            format!("not JSON: {}", said.strip_suffix(&place).unwrap_or(&said))
+        }
     };
     SyntaxError { offset, message }
 }

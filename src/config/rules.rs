@@ -59,14 +59,18 @@ fn check_queues(read: Option<&Read<'_, file::Queues>>, findings: &mut Findings<'
         let needed = u32::from(Queues::CLASSES * queues.count.unwrap_or(Queues::MAX_COUNT));
         let last = u32::from(queues.base) + needed - 1;
         if last > u32::from(u16::MAX) {
-            let why = match queues.count {
-                Some(count) => format!("3 times {count} queues"),
-                None => "3 times up to 32 queues, as there is no \"count\",".to_owned(),
+            let each = match queues.count {
+                Some(count) => format!("{count} queues"),
+                None => {
+                    format!("up to {} queues (one per core, as \"count\" is not given)", Queues::MAX_COUNT)
+                }
             };
             let most = u32::from(u16::MAX) + 1 - needed;
             let message = format!(
-                "{why} from {} on would end at {last}, but the last queue number is 65535; write a base from 0 to {most}",
-                queues.base
+                "{} is too high: {} classes of {each} would end at {last}, past the last queue number, 65535; \
+                 allowed here: 0 to {most}",
+                queues.base,
+                Queues::CLASSES,
             );
             read.complain(findings, "base", message);
         }
@@ -113,7 +117,8 @@ fn service(
         (read.written.protocol, read.written.address.get(), read.written.port.get());
 
     if let Some(first) = known.endpoints.get(&(protocol, address, port)) {
-        let message = format!("{} is already {first}", endpoint(protocol, address, port));
+        let message =
+            format!("{} is already {first}; list all its servers there", endpoint(protocol, address, port));
         findings.add(read.offset(), read.path.clone(), message);
     } else {
         known.endpoints.insert((protocol, address, port), Place::of(&read, findings));
@@ -207,7 +212,11 @@ fn unreachable_server(address: IpAddr, port: u16, service: &Service) -> Option<S
         let family = if vip.is_ipv4() { "IPv4" } else { "IPv6" };
         Some(format!("{address} is of another family than the service's {vip}; write an {family} address"))
     } else if (address, port) == (vip, service.port) {
-        Some(format!("{address} with this port is the service itself, and packets would go in a circle"))
+        let itself = endpoint(service.protocol, vip, port);
+        let or_port = if port == 0 { "" } else { " or port" };
+        Some(format!(
+            "{itself} is the service itself: packets would go in a circle; write another address{or_port}"
+        ))
     } else if address.is_loopback() && !vip.is_loopback() {
         Some(format!(
             "{address} is a loopback address, and the kernel drops what comes from a network to it; write another \
