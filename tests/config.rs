@@ -64,7 +64,14 @@ fn examples_of_the_documentation_are_right() {
     }
 }
 
-/// Every key of the schema, with its default, stands in a table of the documentation.
+#[test]
+fn documentation_shows_complaints_as_they_are() {
+    let page = std::fs::read_to_string(root().join("docs/configuration.md")).expect("the page is there");
+    let complaints = config::check("web.json", include_str!("config/wrong/documented.json")).unwrap_err();
+    assert!(page.contains(&format!("```\n{complaints}\n```")), "docs/configuration.md lacks:\n{complaints}");
+}
+
+/// Every key of the schema, with its bounds, stands in a table of the documentation.
 #[test]
 fn documentation_names_every_key() {
     let page = std::fs::read_to_string(root().join("docs/configuration.md")).expect("the page is there");
@@ -84,13 +91,13 @@ fn documentation_names_every_key() {
 #[test]
 fn schema_is_current() {
     let path = root().join("packaging/nfvs.schema.json");
-    let current = format!("{:#}\n", config::schema());
     if std::env::var_os("NFVS_UPDATE_SCHEMA").is_some() {
-        std::fs::write(&path, &current).expect("the schema can be written");
+        std::fs::write(&path, format!("{:#}\n", config::schema())).expect("the schema can be written");
     }
-    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    let committed = std::fs::read_to_string(&path).expect("the schema is there");
+    let committed: serde_json::Value = serde_json::from_str(&committed).expect("the schema is JSON");
     assert!(
-        committed == current,
+        committed == config::schema(),
         "packaging/nfvs.schema.json is not what nfvs::config::schema() says; \
          renew it by: NFVS_UPDATE_SCHEMA=1 cargo test --test config schema_is_current"
     );
@@ -245,7 +252,7 @@ fn apply(text: &str, changes: &[Change]) -> String {
     for (at, removed, scrap) in changes {
         let at = at.index(chars.len() + 1);
         let end = (at + removed).min(chars.len());
-        let scrap = scrap.map_or("", |index| index.get(SCRAPS));
+        let scrap = scrap.map_or("", |index| *index.get(SCRAPS));
         chars.splice(at..end, scrap.chars());
     }
     chars.into_iter().collect()
