@@ -1,0 +1,257 @@
+//! A checked configuration: whatever a [`Config`] says is possible and consistent.
+
+use crate::director::service::{ForwardMethod, Weight};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A whole configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The virtual services, in the order of the file. No two have the same protocol, address and port, or the same
+    /// name.
+    pub services: Vec<Service>,
+    /// How long a connection without traffic is kept.
+    pub timeouts: Timeouts,
+    /// How many connections there may be at once.
+    pub max_connections: u32,
+    /// The queues between the kernel and the daemon.
+    pub queues: Queues,
+    /// Whether an ICMP echo request to a virtual address is answered.
+    pub answer_ping: bool,
+}
+
+/// A virtual service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// What people call it; given, or made from protocol, address and port.
+    pub name: String,
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// The virtual address. Unicast, and of use on any interface.
+    pub address: IpAddr,
+    /// The port, in host byte order; 0: every port that no other service of this protocol and address has.
+    pub port: u16,
+    /// Who chooses the real server of a new connection.
+    pub scheduler: SchedulerName,
+    /// How the packets of a connection travel.
+    pub path: PathChoice,
+    /// The real servers, in the order of the file. No two have the same address and port.
+    pub servers: Vec<Server>,
+}
+
+/// A real server of a virtual service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// The server's address, of the same family as the service's.
+    pub address: IpAddr,
+    /// The port, in host byte order; 0 (always and only for a service with port 0): the one the client asked for.
+    pub port: u16,
+    /// How many new connections it gets in comparison with the others.
+    pub weight: Weight,
+    /// How packets reach it.
+    pub forward: ForwardMethod,
+}
+
+/// How long a connection without traffic is kept (`ipvsadm --set`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// An established TCP connection.
+    pub tcp: Duration,
+    /// A TCP connection after a FIN.
+    pub tcp_fin: Duration,
+    /// A UDP exchange.
+    pub udp: Duration,
+}
+
+/// The queues between the kernel and the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queues {
+    /// The number of the first queue.
+    pub base: u16,
+    /// Queues of each class; none: see [`Queues::count_for`].
+    pub count: Option<u16>,
+    /// Who reads the queues.
+    pub backend: QueueBackend,
+    /// Packets that may wait in one queue.
+    pub length: u32,
+}
+
+impl Queues {
+    /// Classes of traffic that have queues of their own.
+    pub const CLASSES: u16 = 3;
+    /// The largest number of queues of a class.
+    pub const MAX_COUNT: u16 = 32;
+
+    /// Queues of each class on a machine with `cores` cores: as configured, or one for each core up to
+    /// [`Queues::MAX_COUNT`]. Whatever the number is, [`Queues::CLASSES`] times as many fit above
+    /// [`base`](Queues::base).
+    pub fn count_for(&self, cores: NonZeroUsize) -> u16 {
+        let one_per_core = u16::try_from(cores.get()).map_or(Queues::MAX_COUNT, |n| n.min(Queues::MAX_COUNT));
+        self.count.unwrap_or(one_per_core)
+    }
+}
+
+/// A transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// Every protocol.
+    pub const ALL: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
+
+    /// The number in the IP header (IANA "Assigned Internet Protocol Numbers").
+    pub const fn number(self) -> u8 {
+        match self {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+        }
+    }
+
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        }
+    }
+}
+
+impl From<Protocol> for u8 {
+    fn from(protocol: Protocol) -> u8 {
+        protocol.number()
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = UnknownWord;
+
+    fn from_str(word: &str) -> Result<Protocol, UnknownWord> {
+        Protocol::ALL.into_iter().find(|protocol| protocol.as_str() == word).ok_or(UnknownWord)
+    }
+}
+
+/// Who chooses the real server of a new connection, by the names of `ipvsadm -s`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SchedulerName {
+    /// Round robin: each server in turn.
+    Rr,
+    /// Weighted round robin: in turn, in proportion to the weights.
+    Wrr,
+    /// Least connection: the server with the least load.
+    Lc,
+    /// Weighted least connection: the server with the least load in proportion to its weight.
+    #[default]
+    Wlc,
+    /// At random, in proportion to the weights.
+    Random,
+}
+
+impl SchedulerName {
+    /// Every scheduler.
+    pub const ALL: [SchedulerName; 5] =
+        [SchedulerName::Rr, SchedulerName::Wrr, SchedulerName::Lc, SchedulerName::Wlc, SchedulerName::Random];
+
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            SchedulerName::Rr => "rr",
+            SchedulerName::Wrr => "wrr",
+            SchedulerName::Lc => "lc",
+            SchedulerName::Wlc => "wlc",
+            SchedulerName::Random => "random",
+        }
+    }
+}
+
+impl fmt::Display for SchedulerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for SchedulerName {
+    type Err = UnknownWord;
+
+    fn from_str(word: &str) -> Result<SchedulerName, UnknownWord> {
+        SchedulerName::ALL.into_iter().find(|scheduler| scheduler.as_str() == word).ok_or(UnknownWord)
+    }
+}
+
+/// A word is none of those that are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown word")]
+pub struct UnknownWord;
+
+/// How the packets of a connection travel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PathChoice {
+    /// Every packet visits the daemon.
+    Queue,
+    /// The daemon takes the best way there is.
+    #[default]
+    Auto,
+}
+
+/// Who reads the queues.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum QueueBackend {
+    /// Many packets and many verdicts in each system call.
+    #[default]
+    Batched,
+    /// The `nfq` library, one packet at a time: for comparison and debugging.
+    Nfq,
+}
+
+/// `tcp 10.0.0.100:80`, as messages name a service.
+pub(super) fn endpoint(protocol: Protocol, address: IpAddr, port: u16) -> String {
+    format!("{protocol} {}", SocketAddr::new(address, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_the_same_for_people_and_for_serde() {
+        for protocol in Protocol::ALL {
+            assert_eq!(protocol.to_string().parse(), Ok(protocol));
+            assert_eq!(serde_json::to_value(protocol).unwrap(), protocol.as_str());
+        }
+        for scheduler in SchedulerName::ALL {
+            assert_eq!(scheduler.to_string().parse(), Ok(scheduler));
+            assert_eq!(serde_json::to_value(scheduler).unwrap(), scheduler.as_str());
+        }
+        assert_eq!("TCP".parse::<Protocol>(), Err(UnknownWord));
+        assert_eq!("".parse::<SchedulerName>(), Err(UnknownWord));
+    }
+
+    #[test]
+    fn queue_count_is_configured_or_one_per_core_within_bounds() {
+        let queues = |count| Queues { base: 0, count, backend: QueueBackend::Batched, length: 1024 };
+        let cores = |number| NonZeroUsize::new(number).unwrap();
+        assert_eq!(queues(Some(7)).count_for(cores(2)), 7);
+        assert_eq!(queues(None).count_for(cores(2)), 2);
+        assert_eq!(queues(None).count_for(cores(33)), 32);
+        assert_eq!(queues(None).count_for(cores(1 << 20)), 32);
+    }
+}
