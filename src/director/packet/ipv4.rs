@@ -26,6 +26,8 @@ pub(super) fn embedded(view: View<'_>, offset: usize) -> Result<Header, DropReas
     Ok(read(view, offset)?.0)
 }
 
+/// Reads the fixed part of a header, and its total length. That the options lie within the packet is for the caller
+/// to see, from the total length or from what it reads behind them.
 fn read(view: View<'_>, offset: usize) -> Result<(Header, usize), DropReason> {
     let header = Ipv4Packet::new(view.get(offset, Ipv4Packet::minimum_packet_size())?);
     let header = header.ok_or(DropReason::Malformed)?;

@@ -172,6 +172,22 @@ fn an_icmp_error_with_a_wrong_checksum_is_not_laundered() {
 }
 
 #[test]
+fn a_checksum_of_zero_is_absent_in_udp_alone() {
+    let mut bytes = TCP_V4;
+    bytes[36..38].fill(0);
+    let wrong = bytes;
+    let mut tcp = packet(&mut bytes);
+    let info = flow(&tcp);
+    tcp.rewrite(&info, Rewrite::default()).unwrap();
+    assert_eq!(bytes, wrong);
+
+    let mut bytes = with(icmp_v4(), |bytes| bytes[22..24].fill(0));
+    let mut icmp = packet(&mut bytes);
+    let info = icmp_error(&icmp);
+    assert_eq!(icmp.rewrite_icmp_error(&info, IcmpRewrite::default()), Err(DropReason::BadChecksum));
+}
+
+#[test]
 fn an_icmp_error_says_who_complains_about_what() {
     let mut bytes = icmp_v4();
     let error = icmp_error(&packet(&mut bytes));
