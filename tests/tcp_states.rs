@@ -95,6 +95,5 @@ fn nat_exchanges_of_a_kernel() {
     println!(
         "{replayed} exchanges, {packets} packets, {reused} reused; {left_out} left out (SCTP, DR, secure_tcp)"
     );
-    assert_eq!((replayed, packets, left_out), (60, 432, 300));
-    assert!(reused > 0);
+    assert_eq!((replayed, packets, reused, left_out), (60, 432, 19, 300));
 }

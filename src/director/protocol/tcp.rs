@@ -160,6 +160,7 @@ const OUTPUT: Table = [
 
 #[cfg(test)]
 mod tests {
+    use super::super::State;
     use super::*;
     use std::fmt::Write;
 
@@ -233,6 +234,13 @@ rst: CL CL SS CL CL TW CL CL CL CL CL
         let timeouts = Timeouts::default();
         let rows = STATES.map(|s| format!("{s} {} {}", s.timeout(&timeouts).as_secs(), s.is_active()));
         assert_eq!(rows.join(", "), expected);
+    }
+
+    #[test]
+    fn a_new_connection_may_replace_time_wait_and_close_only() {
+        let reusable: Vec<_> = STATES.into_iter().filter(|&state| State::Tcp(state).is_reusable()).collect();
+        assert_eq!(reusable, [TW, CL]);
+        assert!(!State::Udp.is_reusable());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Servers are visited in passes through the list. A pass takes those whose weight is at least the current weight,
 //! which falls from the greatest weight to 1 in steps of the weights' greatest common divisor. So a cycle chooses each
-//! server as often as its weight (over the divisor) says, the heavy ones first and last.
+//! server as often as its weight (over the divisor) says: the heaviest alone at first, all of them in the last pass.
 
 use super::{Scheduler, index_after};
 use crate::director::service::{RealServer, ServerId};
