@@ -1,0 +1,300 @@
+//! What the sets and maps hold: computed from the services as a whole, and compared, so that a change of the
+//! configuration becomes the elements to add and to remove. Pure; `Display` prints nft text.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr};
+
+use crate::{
+    SourceId,
+    sets::{self, Set},
+    steering::{Family, TABLE},
+};
+
+/// One virtual service as the steering sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The virtual address (VIP).
+    pub address: IpAddr,
+    /// The transport protocol number: 6 or 17.
+    pub protocol: u8,
+    /// The virtual port; `None` is every port.
+    pub port: Option<u16>,
+    /// The number under which replies get this address and port as their source. Unique among the endpoints:
+    /// of two with the same number, the later one counts.
+    pub source: SourceId,
+    /// The real servers: address and port, `None` for every port. A server that is no longer chosen stays here
+    /// as long as it has connections.
+    pub servers: Vec<(IpAddr, Option<u16>)>,
+    /// Whether requests are steered. `false`: the service is deleted, and only replies of its connections are.
+    pub accepts: bool,
+    /// Whether the VIP answers echo requests; one service of an address that wants it is enough.
+    pub answers_ping: bool,
+}
+
+/// The elements of every set, in both families.
+///
+/// ```
+/// use nft_rules::{Elements, Endpoint, SourceId};
+///
+/// let endpoint = Endpoint {
+///     address: "10.0.0.100".parse().unwrap(),
+///     protocol: 6,
+///     port: Some(80),
+///     source: SourceId::MIN,
+///     servers: vec![("10.0.2.11".parse().unwrap(), Some(8080))],
+///     accepts: true,
+///     answers_ping: true,
+/// };
+/// let elements = Elements::from_endpoints([endpoint]);
+/// assert!(elements.to_string().starts_with("add element ip nfvs services { 10.0.0.100 . tcp . 80 }\n"));
+/// assert!(Elements::default().changes(&elements).removed.is_empty());
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Elements {
+    ip4: [SetElements; sets::ALL.len()],
+    ip6: [SetElements; sets::ALL.len()],
+}
+
+/// Keys and values (empty in a set that is no map) in the kernel's layout.
+pub(crate) type SetElements = BTreeMap<Box<[u8]>, Box<[u8]>>;
+
+/// The difference between two [`Elements`]. A map key whose value changes is in both.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// What is to be added.
+    pub added: Elements,
+    /// What is to be removed, before anything is added.
+    pub removed: Elements,
+}
+
+impl Elements {
+    /// The elements for these endpoints.
+    pub fn from_endpoints(endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
+        let mut elements = Elements::default();
+        for endpoint in endpoints {
+            elements.add_endpoint(&endpoint);
+        }
+        elements
+    }
+
+    /// The steps from `self` to `to`.
+    pub fn changes(&self, to: &Elements) -> Changes {
+        Changes { added: to.without(self), removed: self.without(to) }
+    }
+
+    /// Whether no set has an element.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Elements in all sets of both families.
+    pub fn len(&self) -> usize {
+        self.ip4.iter().chain(&self.ip6).map(BTreeMap::len).sum()
+    }
+
+    /// The sets that have elements in a family, in a fixed order.
+    pub(crate) fn sets(&self, family: Family) -> impl Iterator<Item = (&'static Set, &SetElements)> {
+        sets::ALL.into_iter().zip(self.family(family)).filter(|(_, elements)| !elements.is_empty())
+    }
+
+    fn add_endpoint(&mut self, endpoint: &Endpoint) {
+        let Endpoint { address, protocol, port, source, .. } = *endpoint;
+        let mark = source.mark();
+        self.insert(address, &sets::REPLY_MARKS, mark_bytes(mark), []);
+        self.insert(address, &sets::REPLY_ADDRESS, mark_bytes(mark), address_bytes(address));
+        if let Some(port) = port {
+            self.insert(address, &sets::REPLY_PORT, mark_bytes(mark), port.to_be_bytes());
+        }
+        if endpoint.accepts {
+            match port {
+                Some(port) => self.insert(address, &sets::SERVICES, with_port(address, protocol, port), []),
+                None => self.insert(address, &sets::SERVICES_ANY_PORT, with_protocol(address, protocol), []),
+            }
+            self.insert(address, &sets::VIPS, address_bytes(address), []);
+            self.insert_vip_mark(address, mark);
+            if endpoint.answers_ping {
+                self.insert(address, &sets::PINGABLE, address_bytes(address), []);
+            }
+        }
+        for &(server, port) in &endpoint.servers {
+            match port {
+                Some(port) => self.insert(server, &sets::SERVERS, with_port(server, protocol, port), []),
+                None => self.insert(server, &sets::SERVERS_ANY_PORT, with_protocol(server, protocol), []),
+            }
+            self.insert(server, &sets::SERVER_ADDRESSES, address_bytes(server), []);
+        }
+    }
+
+    /// Any source of the VIP will do; the lowest is taken so that the order of the endpoints does not matter.
+    fn insert_vip_mark(&mut self, vip: IpAddr, mark: u32) {
+        let marks = self.set_mut(vip, &sets::VIP_MARKS);
+        let lowest = marks
+            .get(&*address_bytes(vip))
+            .and_then(|present| <[u8; 4]>::try_from(&**present).ok())
+            .map_or(mark, |present| mark.min(u32::from_ne_bytes(present)));
+        marks.insert(address_bytes(vip), mark_bytes(lowest).into());
+    }
+
+    fn insert(
+        &mut self,
+        at: IpAddr,
+        set: &'static Set,
+        key: impl Into<Box<[u8]>>,
+        value: impl Into<Box<[u8]>>,
+    ) {
+        self.set_mut(at, set).insert(key.into(), value.into());
+    }
+
+    fn set_mut(&mut self, at: IpAddr, set: &'static Set) -> &mut SetElements {
+        let family = match at {
+            IpAddr::V4(_) => &mut self.ip4,
+            IpAddr::V6(_) => &mut self.ip6,
+        };
+        let index = sets::ALL.iter().position(|other| other.name == set.name).expect("ALL has every set");
+        &mut family[index]
+    }
+
+    fn family(&self, family: Family) -> &[SetElements; sets::ALL.len()] {
+        match family {
+            Family::Ip4 => &self.ip4,
+            Family::Ip6 => &self.ip6,
+        }
+    }
+
+    fn without(&self, other: &Elements) -> Elements {
+        Elements { ip4: difference(&self.ip4, &other.ip4), ip6: difference(&self.ip6, &other.ip6) }
+    }
+}
+
+impl Changes {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.removed.is_empty()
+    }
+}
+
+impl fmt::Display for Elements {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for family in Family::ALL {
+            for (set, elements) in self.sets(family) {
+                let text: Vec<_> =
+                    elements.iter().map(|(key, value)| set.element_text(family, key, value)).collect();
+                writeln!(f, "add element {family} {TABLE} {} {{ {} }}", set.name, text.join(", "))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn difference(
+    from: &[SetElements; sets::ALL.len()],
+    to: &[SetElements; sets::ALL.len()],
+) -> [SetElements; sets::ALL.len()] {
+    std::array::from_fn(|set| {
+        let kept = |key: &[u8], value: &[u8]| to[set].get(key).is_some_and(|other| **other == *value);
+        from[set]
+            .iter()
+            .filter(|(key, value)| !kept(key, value))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    })
+}
+
+fn address_bytes(address: IpAddr) -> Box<[u8]> {
+    match address {
+        IpAddr::V4(address) => address.octets().into(),
+        IpAddr::V6(address) => address.octets().into(),
+    }
+}
+
+fn mark_bytes(mark: u32) -> [u8; 4] {
+    mark.to_ne_bytes()
+}
+
+fn with_protocol(address: IpAddr, protocol: u8) -> Vec<u8> {
+    [&*address_bytes(address), &[protocol, 0, 0, 0]].concat()
+}
+
+fn with_port(address: IpAddr, protocol: u8, port: u16) -> Vec<u8> {
+    let [high, low] = port.to_be_bytes();
+    [&*with_protocol(address, protocol), &[high, low, 0, 0]].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(address: &str, port: Option<u16>, source: u16) -> Endpoint {
+        let server = if address.contains(':') { "fd00:2::11" } else { "10.0.2.11" };
+        Endpoint {
+            address: address.parse().unwrap(),
+            protocol: 6,
+            port,
+            source: SourceId::new(source).unwrap(),
+            servers: vec![(server.parse().unwrap(), port.map(|_| 8080))],
+            accepts: true,
+            answers_ping: true,
+        }
+    }
+
+    #[test]
+    fn a_service_of_every_port_has_no_port_to_reply_from() {
+        let elements = Elements::from_endpoints([endpoint("10.0.0.100", None, 3)]);
+        assert_eq!(
+            elements.to_string(),
+            "add element ip nfvs services_any_port { 10.0.0.100 . tcp }\n\
+             add element ip nfvs vips { 10.0.0.100 }\n\
+             add element ip nfvs pingable { 10.0.0.100 }\n\
+             add element ip nfvs servers_any_port { 10.0.2.11 . tcp }\n\
+             add element ip nfvs server_addresses { 0x0a00020b }\n\
+             add element ip nfvs reply_marks { 0x00030000 }\n\
+             add element ip nfvs reply_address { 0x00030000 : 10.0.0.100 }\n\
+             add element ip nfvs vip_marks { 10.0.0.100 : 0x00030000 }\n"
+        );
+    }
+
+    #[test]
+    fn families_keep_apart() {
+        let elements = Elements::from_endpoints([endpoint("fd00::100", Some(80), 1)]);
+        assert!(elements.to_string().lines().all(|line| line.starts_with("add element ip6 ")), "{elements}");
+        assert!(elements.to_string().contains("servers { fd00:2::11 . tcp . 8080 }"), "{elements}");
+    }
+
+    #[test]
+    fn a_deleted_service_steers_replies_alone() {
+        let mut deleted = endpoint("10.0.0.100", Some(80), 1);
+        deleted.accepts = false;
+        assert_eq!(
+            Elements::from_endpoints([deleted]).to_string(),
+            "add element ip nfvs servers { 10.0.2.11 . tcp . 8080 }\n\
+             add element ip nfvs server_addresses { 0x0a00020b }\n\
+             add element ip nfvs reply_marks { 0x00010000 }\n\
+             add element ip nfvs reply_address { 0x00010000 : 10.0.0.100 }\n\
+             add element ip nfvs reply_port { 0x00010000 : 80 }\n"
+        );
+    }
+
+    #[test]
+    fn what_services_share_stays_until_the_last_goes() {
+        let one = endpoint("10.0.0.100", Some(80), 1);
+        let two = endpoint("10.0.0.100", Some(443), 2);
+        let both = Elements::from_endpoints([two.clone(), one.clone()]);
+        assert_eq!(both, Elements::from_endpoints([one.clone(), two.clone()]));
+        let changes = both.changes(&Elements::from_endpoints([two]));
+        // The server, the VIP and its answers to echo requests are still wanted; the VIP is known by source 2 now.
+        assert_eq!(
+            changes.removed.to_string(),
+            "add element ip nfvs services { 10.0.0.100 . tcp . 80 }\n\
+             add element ip nfvs reply_marks { 0x00010000 }\n\
+             add element ip nfvs reply_address { 0x00010000 : 10.0.0.100 }\n\
+             add element ip nfvs reply_port { 0x00010000 : 80 }\n\
+             add element ip nfvs vip_marks { 10.0.0.100 : 0x00010000 }\n"
+        );
+        assert_eq!(changes.added.to_string(), "add element ip nfvs vip_marks { 10.0.0.100 : 0x00020000 }\n");
+    }
+
+    #[test]
+    fn nothing_changes_between_equals() {
+        let elements = Elements::from_endpoints([endpoint("10.0.0.100", Some(80), 1)]);
+        assert!(elements.changes(&elements).is_empty());
+    }
+}

@@ -1,0 +1,188 @@
+//! Which queue a packet goes to, and what the packet mark means: the numbers that the rules in the kernel and
+//! the daemon that answers them must agree on.
+//!
+//! ```
+//! use nft_rules::{QueueClass, QueuePlan, SourceId};
+//!
+//! let plan = QueuePlan { base: 100, count: 2 };
+//! assert_eq!(plan.number(QueueClass::Open, 1), 103);
+//! let id = SourceId::new(7).unwrap();
+//! assert_eq!(id.apply(0x0000_0042), 0x0007_0042); // the lower half stays the operator's
+//! assert_eq!(SourceId::from_mark(0x0007_0042), Some(id));
+//! ```
+
+use std::fmt;
+
+use crate::Error;
+
+/// The bits of the packet mark that are ours; the others are the operator's and pass unchanged.
+pub const MARK_MASK: u32 = 0xffff_0000;
+
+/// The mark, within [`MARK_MASK`], by which the daemon has a packet to a VIP refused with ICMP (ICMPv6) port
+/// unreachable, TCP included: what IPVS answers when a service has no server left.
+pub const REFUSE_NO_SERVER: u32 = 0xffff_0000;
+
+/// The number of a reply source: the address and port of a virtual service that the kernel writes over the
+/// server's when a packet leaves (POSTROUTING) or is delivered (INPUT).
+///
+/// The daemon hands it over in the upper half of the packet mark. One number means the same in both families.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourceId(u16);
+
+impl SourceId {
+    /// The lowest number.
+    pub const MIN: SourceId = SourceId(1);
+    /// The highest number; the one above it is [`REFUSE_NO_SERVER`].
+    pub const MAX: SourceId = SourceId(65_534);
+
+    /// The source with this number, `None` outside 1 to 65534.
+    pub fn new(number: u16) -> Option<Self> {
+        (Self::MIN.0..=Self::MAX.0).contains(&number).then_some(SourceId(number))
+    }
+
+    /// The source a packet mark names, `None` if the mark is not ours or is [`REFUSE_NO_SERVER`].
+    pub fn from_mark(mark: u32) -> Option<Self> {
+        Self::new((mark >> 16) as u16)
+    }
+
+    /// The number.
+    pub fn get(self) -> u16 {
+        self.0
+    }
+
+    /// The bits of the mark that name this source, host byte order.
+    pub fn mark(self) -> u32 {
+        u32::from(self.0) << 16
+    }
+
+    /// `mark` with our bits set to this source and the operator's kept.
+    pub fn apply(self, mark: u32) -> u32 {
+        mark & !MARK_MASK | self.mark()
+    }
+}
+
+/// What the packets of a queue have in common. Flags and copy range are settings of a queue, and a flood of one
+/// kind must not displace another: hence queues of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum QueueClass {
+    /// TCP without SYN to a VIP, all replies of servers, ICMP errors.
+    Established,
+    /// TCP with SYN to a VIP.
+    Open,
+    /// UDP to a VIP.
+    Datagram,
+}
+
+impl QueueClass {
+    /// Every class, in the order of the queue numbers. Later classes are appended, never inserted.
+    pub const ALL: [QueueClass; 3] = [QueueClass::Established, QueueClass::Open, QueueClass::Datagram];
+}
+
+impl fmt::Display for QueueClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            QueueClass::Established => "established",
+            QueueClass::Open => "open",
+            QueueClass::Datagram => "datagram",
+        })
+    }
+}
+
+/// The queue numbers: `count` queues of each class, one class after the other, from `base` up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct QueuePlan {
+    /// The first queue number.
+    pub base: u16,
+    /// Queues per class, at least one; as a rule one per worker thread.
+    pub count: u16,
+}
+
+impl QueuePlan {
+    /// The number of queue `index` (below `count`) of a class.
+    ///
+    /// # Panics
+    /// If the plan does not pass [`QueuePlan::validate`], or `index` is not below `count`.
+    pub fn number(&self, class: QueueClass, index: u16) -> u16 {
+        assert!(index < self.count, "queue {index} of a class that has {}", self.count);
+        let offset = class as u16 * self.count + index;
+        self.base.checked_add(offset).expect("the plan was validated")
+    }
+
+    /// Every queue as (class, index within the class, queue number), in the order of the numbers.
+    pub fn all(&self) -> impl Iterator<Item = (QueueClass, u16, u16)> {
+        let plan = *self;
+        QueueClass::ALL.into_iter().flat_map(move |class| {
+            (0..plan.count).map(move |index| (class, index, plan.number(class, index)))
+        })
+    }
+
+    /// Whether there is at least one queue per class and the last queue number is at most 65535.
+    ///
+    /// # Errors
+    /// [`Error::Queues`] otherwise.
+    pub fn validate(&self) -> Result<(), Error> {
+        let last = u32::from(self.base) + u32::from(self.count) * QueueClass::ALL.len() as u32;
+        if self.count == 0 || last > 1 << 16 {
+            return Err(Error::Queues { base: self.base, count: self.count, classes: QueueClass::ALL.len() });
+        }
+        Ok(())
+    }
+}
+
+/// How a rule hands a packet to a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum QueueTarget {
+    /// The `queue` expression of nftables (`CONFIG_NFT_QUEUE`).
+    Native,
+    /// The `NFQUEUE` target of xtables through nft_compat (`CONFIG_NFT_COMPAT` and
+    /// `CONFIG_NETFILTER_XT_TARGET_NFQUEUE`): the same queues, for kernels without the expression.
+    Xtables,
+}
+
+impl fmt::Display for QueueTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            QueueTarget::Native => "nftables queue expression",
+            QueueTarget::Xtables => "xtables NFQUEUE target through nft_compat",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queue_numbers_follow_one_another_by_class() {
+        let plan = QueuePlan { base: 40, count: 2 };
+        let numbers: Vec<_> = plan.all().collect();
+        assert_eq!(
+            numbers,
+            [
+                (QueueClass::Established, 0, 40),
+                (QueueClass::Established, 1, 41),
+                (QueueClass::Open, 0, 42),
+                (QueueClass::Open, 1, 43),
+                (QueueClass::Datagram, 0, 44),
+                (QueueClass::Datagram, 1, 45),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_plan_must_fit_the_queue_numbers() {
+        assert!(QueuePlan { base: 65_533, count: 1 }.validate().is_ok());
+        assert!(QueuePlan { base: 65_534, count: 1 }.validate().is_err());
+        assert!(QueuePlan { base: 0, count: 0 }.validate().is_err());
+        assert!(QueuePlan { base: 0, count: 65_535 }.validate().is_err());
+    }
+
+    #[test]
+    fn marks_name_sources_and_nothing_else() {
+        assert_eq!(SourceId::new(0), None);
+        assert_eq!(SourceId::new(0xffff), None);
+        assert_eq!(SourceId::from_mark(REFUSE_NO_SERVER | 5), None);
+        assert_eq!(SourceId::from_mark(0x1234), None);
+        assert_eq!(SourceId::from_mark(SourceId::MAX.apply(0xffff_ffff)), Some(SourceId::MAX));
+    }
+}

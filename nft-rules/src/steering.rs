@@ -1,0 +1,337 @@
+//! The fixed rules: which chains a table has and what they say. Pure; `Display` prints them as nft text.
+//!
+//! The way of a packet through them is told in `docs/steering.md`. Base chains are for ever: a queued packet
+//! whose hook has been rebuilt meanwhile is dropped by the kernel, so what changes are set elements only.
+
+use std::fmt;
+
+pub(crate) use crate::statement::Family;
+use crate::{
+    QueueClass, QueuePlan, QueueTarget,
+    sets::{self, Set},
+    statement::{
+        Client, Field,
+        Statement::{self, *},
+        Transport,
+    },
+};
+
+/// The name of our table in both families.
+pub const TABLE: &str = "nfvs";
+
+/// The steering of a network namespace: everything about the tables but their elements.
+///
+/// `Display` prints both tables as nft text. With [`QueueTarget::Native`] it can be loaded with `nft -f`; nft has
+/// no word for the xtables target, which is printed as the `queue` statement it stands for.
+///
+/// ```
+/// use nft_rules::{QueuePlan, QueueTarget, Steering};
+///
+/// let steering = Steering { queues: QueuePlan { base: 0, count: 1 }, target: QueueTarget::Native };
+/// assert!(steering.to_string().contains("counter queue num 0 bypass"));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Steering {
+    /// The queues.
+    pub queues: QueuePlan,
+    /// How rules hand packets to them; see [`probe`](crate::probe).
+    pub target: QueueTarget,
+}
+
+/// Where a base chain stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hook {
+    Prerouting,
+    Input,
+    /// A chain of type route: a changed destination or mark is routed anew.
+    Output,
+    Postrouting,
+}
+
+impl Hook {
+    fn text(self) -> &'static str {
+        match self {
+            Hook::Prerouting => "type filter hook prerouting",
+            Hook::Input => "type filter hook input",
+            Hook::Output => "type route hook output",
+            Hook::Postrouting => "type filter hook postrouting",
+        }
+    }
+}
+
+/// A chain: its name, its hook and priority if it is a base chain, its rules.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    pub(crate) name: &'static str,
+    pub(crate) hook: Option<(Hook, i32)>,
+    pub(crate) rules: Vec<Vec<Statement>>,
+}
+
+/// Before connection tracking (-200), behind defragmentation (-400).
+const RAW: i32 = -300;
+/// Behind the packets' way through the queues, still before connection tracking.
+const AFTER_RAW: i32 = -299;
+/// Where other tables mangle; before the firewall's filters (0).
+const MANGLE: i32 = -150;
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+const TO: &[Field] = &[Field::DestinationAddress];
+const TO_PROTOCOL: &[Field] = &[Field::DestinationAddress, Field::Protocol];
+const TO_PORT: &[Field] = &[Field::DestinationAddress, Field::Protocol, Field::DestinationPort];
+const FROM_PROTOCOL: &[Field] = &[Field::SourceAddress, Field::Protocol];
+const FROM_PORT: &[Field] = &[Field::SourceAddress, Field::Protocol, Field::SourcePort];
+const EMBEDDED: &[Field] = &[Field::EmbeddedDestination];
+const REDIRECTED: &[Field] = &[Field::RedirectedDestination];
+const MARK_ID: &[Field] = &[Field::MarkId];
+
+impl Steering {
+    /// The chains of a table, every one behind those it goes to.
+    pub(crate) fn chains(&self, family: Family) -> Vec<Chain> {
+        let mut chains = vec![
+            chain(
+                "refuse",
+                vec![
+                    vec![Protocol(TCP), Counter, TcpReset],
+                    // What is neither TCP nor UDP gets the same answer: nothing at the VIP listens to it.
+                    vec![Counter, PortUnreachable],
+                ],
+            ),
+            chain("icmp_errors", vec![self.queue(QueueClass::Established, 0, vec![])]),
+            chain("icmp_errors_to_vip", vec![vec![Notrack], vec![Goto("icmp_errors")]]),
+            chain("reply", self.queues(QueueClass::Established, Client::Destination)),
+            chain("request_established", self.queues(QueueClass::Established, Client::Source)),
+            chain("request_open", self.queues(QueueClass::Open, Client::Source)),
+            chain("request_datagram", self.queues(QueueClass::Datagram, Client::Source)),
+            chain(
+                "request",
+                vec![
+                    vec![Notrack],
+                    vec![Syn, Goto("request_open")],
+                    vec![Protocol(TCP), Goto("request_established")],
+                    vec![Protocol(UDP), Goto("request_datagram")],
+                ],
+            ),
+            chain("virtual_icmp", virtual_icmp(family)),
+            chain("virtual", to_vip("virtual_icmp", "request", Goto("reply"))),
+            chain("about_server", about_server(family)),
+            chain(
+                "from_server",
+                vec![
+                    vec![In(FROM_PORT, &sets::SERVERS), Goto("reply")],
+                    vec![In(FROM_PROTOCOL, &sets::SERVERS_ANY_PORT), Goto("reply")],
+                    vec![Icmp, Goto("about_server")],
+                ],
+            ),
+            chain("leftover_icmp", leftover_icmp(family)),
+            chain(
+                "leftover",
+                [
+                    vec![vec![MarkedToRefuse, Counter, PortUnreachable]],
+                    to_vip("leftover_icmp", "refuse", Accept),
+                ]
+                .concat(),
+            ),
+            chain(
+                "after",
+                vec![
+                    vec![In(MARK_ID, &sets::REPLY_MARKS), Notrack, Accept],
+                    vec![In(TO, &sets::VIPS), Goto("leftover")],
+                ],
+            ),
+            chain("set_source", set_source()),
+        ];
+        chains.extend(base_chains(family));
+        chains
+    }
+
+    fn queue(&self, class: QueueClass, index: u16, mut rule: Vec<Statement>) -> Vec<Statement> {
+        rule.extend([Counter, Queue(self.target, self.queues.number(class, index))]);
+        rule
+    }
+
+    fn queues(&self, class: QueueClass, client: Client) -> Vec<Vec<Statement>> {
+        match self.queues.count {
+            1 => vec![self.queue(class, 0, vec![])],
+            count => (0..count)
+                .map(|index| self.queue(class, index, vec![Hash { client, count, index }]))
+                .collect(),
+        }
+    }
+}
+
+/// What becomes of a packet to a VIP. Told twice: on its way to the queue, and of what comes out of the queue as
+/// it went in (the daemon does not want it, or is not there), where requests are refused and the rest is let go.
+fn to_vip(icmp: &'static str, request: &'static str, reply: Statement) -> Vec<Vec<Statement>> {
+    vec![
+        vec![Icmp, Goto(icmp)],
+        vec![In(TO_PORT, &sets::SERVICES), Goto(request)],
+        // A client on this host has the VIP for its own address if it is configured here.
+        vec![In(FROM_PORT, &sets::SERVERS), ToThisHost, reply],
+        vec![In(FROM_PROTOCOL, &sets::SERVERS_ANY_PORT), ToThisHost, reply],
+        // A real server on the address of a VIP, addressed directly: none of ours.
+        vec![In(TO_PORT, &sets::SERVERS), Accept],
+        vec![In(TO_PROTOCOL, &sets::SERVICES_ANY_PORT), Goto(request)],
+        vec![In(TO_PROTOCOL, &sets::SERVERS_ANY_PORT), Accept],
+        // Fits no service. This host's own stack answers for its addresses: it refuses what nobody listens to,
+        // and a VIP that is the only address of the host still takes ssh and the replies to its own connections.
+        vec![ToThisHost, Accept],
+        vec![Goto("refuse")],
+    ]
+}
+
+/// The types of ICMP errors, as ranges.
+fn error_types(family: Family) -> &'static [(u8, u8)] {
+    match family {
+        // Destination unreachable, source quench, time exceeded, parameter problem.
+        Family::Ip4 => &[(3, 3), (4, 4), (11, 12)],
+        // Destination unreachable, packet too big, time exceeded, parameter problem.
+        Family::Ip6 => &[(1, 4)],
+    }
+}
+
+/// Neighbour discovery and listener discovery are about links, not about services.
+fn link_types(family: Family) -> Vec<Vec<Statement>> {
+    match family {
+        Family::Ip4 => vec![],
+        Family::Ip6 => vec![vec![IcmpType(130, 137), Accept], vec![IcmpType(143, 143), Accept]],
+    }
+}
+
+fn virtual_icmp(family: Family) -> Vec<Vec<Statement>> {
+    let (request, reply) = match family {
+        Family::Ip4 => (8, 0),
+        Family::Ip6 => (128, 129),
+    };
+    let echo = IcmpType(request, request);
+    let mut rules: Vec<_> = error_types(family)
+        .iter()
+        .map(|&(first, last)| vec![IcmpType(first, last), Goto("icmp_errors_to_vip")])
+        .collect();
+    rules.extend(link_types(family));
+    rules.extend([
+        vec![echo, NotIn(TO, &sets::PINGABLE), Counter, Drop],
+        vec![ToThisHost, Accept],
+        // The mark is the one place to keep the VIP in while the two addresses change places.
+        vec![
+            echo,
+            MarkFromDestination,
+            DestinationFromSource,
+            SourceFromMark,
+            ClearMark,
+            SetTtl,
+            SetIcmpType(reply),
+            Notrack,
+            Counter,
+            Accept,
+        ],
+        vec![Counter, Drop],
+    ]);
+    rules
+}
+
+/// ICMP errors about requests that were rewritten: they embed the real server as destination.
+fn about_server(family: Family) -> Vec<Vec<Statement>> {
+    error_types(family)
+        .iter()
+        .map(|&(first, last)| {
+            vec![IcmpType(first, last), In(EMBEDDED, &sets::SERVER_ADDRESSES), Goto("icmp_errors")]
+        })
+        .collect()
+}
+
+fn leftover_icmp(family: Family) -> Vec<Vec<Statement>> {
+    let mut rules = link_types(family);
+    rules.extend([vec![ToThisHost, Accept], vec![Counter, Drop]]);
+    rules
+}
+
+/// A lookup that fails ends its rule only: a service of every port has no port to set, ICMP has none either.
+fn set_source() -> Vec<Vec<Statement>> {
+    vec![
+        vec![PortFromMark(Transport::Tcp)],
+        vec![PortFromMark(Transport::Udp)],
+        vec![PortFromMark(Transport::UdpUnsummed)],
+        vec![SourceFromMark],
+        vec![ClearMarkId],
+    ]
+}
+
+fn base_chains(family: Family) -> Vec<Chain> {
+    let redirect = match family {
+        Family::Ip4 => IcmpType(5, 5),
+        Family::Ip6 => IcmpType(137, 137),
+    };
+    // What comes in through lo has passed OUTPUT and POSTROUTING, which have seen to it.
+    let from_loopback = vec![FromLoopback, Accept];
+    let steer = [vec![In(TO, &sets::VIPS), Goto("virtual")], vec![Goto("from_server")]];
+    // The `ct` in here does more than match: it is what makes the kernel track connections in this namespace
+    // and with that defragment (-400) what the queues get. `notrack` alone does not.
+    let late = vec![vec![Untracked, Marked, Goto("set_source")]];
+    let base = |name, hook, priority, rules| Chain { name, hook: Some((hook, priority)), rules };
+    vec![
+        base("prerouting", Hook::Prerouting, RAW, [vec![from_loopback.clone()], steer.to_vec()].concat()),
+        base("prerouting_after", Hook::Prerouting, AFTER_RAW, vec![from_loopback, vec![Goto("after")]]),
+        base(
+            "output",
+            Hook::Output,
+            RAW,
+            [
+                // This host's routing is not the client's or the server's business: the director must stay in the
+                // path. A redirect would name the real server to the client, or the client to the server.
+                vec![
+                    vec![redirect, In(REDIRECTED, &sets::SERVER_ADDRESSES), Counter, Drop],
+                    vec![redirect, In(TO, &sets::SERVER_ADDRESSES), Counter, Drop],
+                ],
+                steer.to_vec(),
+            ]
+            .concat(),
+        ),
+        base("output_after", Hook::Output, AFTER_RAW, vec![vec![Goto("after")]]),
+        base("input", Hook::Input, MANGLE, late.clone()),
+        base("postrouting", Hook::Postrouting, MANGLE, late),
+    ]
+}
+
+fn chain(name: &'static str, rules: Vec<Vec<Statement>>) -> Chain {
+    Chain { name, hook: None, rules }
+}
+
+/// A rule in nft's text.
+pub(crate) fn rule_text(rule: &[Statement], family: Family) -> String {
+    rule.iter().map(|statement| statement.text(family)).collect::<Vec<_>>().join(" ")
+}
+
+impl fmt::Display for Steering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.target == QueueTarget::Xtables {
+            writeln!(f, "# queue: {}", self.target)?;
+        }
+        for family in Family::ALL {
+            writeln!(f, "table {family} {TABLE} {{")?;
+            for set in sets::ALL {
+                write_set(f, set, family)?;
+            }
+            for chain in self.chains(family) {
+                writeln!(f, "\tchain {} {{", chain.name)?;
+                if let Some((hook, priority)) = chain.hook {
+                    writeln!(f, "\t\t{} priority {priority}; policy accept;", hook.text())?;
+                }
+                for rule in &chain.rules {
+                    writeln!(f, "\t\t{}", rule_text(rule, family))?;
+                }
+                writeln!(f, "\t}}")?;
+            }
+            writeln!(f, "}}")?;
+        }
+        Ok(())
+    }
+}
+
+fn write_set(f: &mut fmt::Formatter<'_>, set: &Set, family: Family) -> fmt::Result {
+    let kind = if set.value.is_some() { "map" } else { "set" };
+    let raw =
+        format!("@th,{},{}", Field::EmbeddedDestination.icmp_offset(family) * 8, family.address_len() * 8);
+    writeln!(f, "\t{kind} {} {{\n\t\t{}\n\t}}", set.name, set.type_text(family, &raw))
+}
