@@ -1,1 +1,7 @@
-fn main(){}
+//! The program `nfvs`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    nfvs::cli::main()
+}

@@ -1,1 +1,153 @@
-//! x
+//! What people type: parse, resolve, run, exit code.
+//!
+//! Exit codes: 0 done, 1 refused or failed, 2 the command line itself was wrong.
+
+mod client;
+mod show;
+
+use crate::{config, daemon};
+use clap::{Parser, Subcommand, ValueEnum};
+use client::Client;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// A layer-4 load balancer in user space: IPVS semantics over nftables and NFQUEUE.
+#[derive(Debug, Parser)]
+#[command(name = "nfvs", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon in the foreground
+    Run {
+        /// The configuration file
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        #[command(flatten)]
+        instance: Instance,
+    },
+    /// Check a configuration file; exit 1 and say what is wrong if it is not right
+    Check {
+        /// The configuration file
+        file: PathBuf,
+    },
+    /// Print the JSON Schema of the configuration file
+    Schema,
+    /// Show what a running daemon does
+    Show {
+        /// What to show
+        what: What,
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        instance: Instance,
+    },
+    /// Send one request to a running daemon, as a line of JSON, and print its reply
+    Request {
+        /// The request, such as {"command":"show-services"}
+        json: String,
+        #[command(flatten)]
+        instance: Instance,
+    },
+}
+
+/// Which daemon is meant.
+#[derive(Clone, Debug, clap::Args)]
+struct Instance {
+    /// The network namespace, as `ip netns` names it; also names the instance [default: the own one, "default"]
+    #[arg(long, value_name = "NAME")]
+    netns: Option<String>,
+    /// The control socket [default: /run/nfvs/INSTANCE.sock]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+impl Instance {
+    fn socket(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| {
+            let instance = self.netns.as_deref().unwrap_or("default");
+            Path::new("/run/nfvs").join(format!("{instance}.sock"))
+        })
+    }
+}
+
+/// What can be shown.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum What {
+    /// Virtual services and their real servers
+    Services,
+    /// Real servers, one a line
+    Servers,
+    /// The connection table
+    Connections,
+    /// Packet queues: what waits, what was dropped
+    Queues,
+    /// Traffic counters and drop reasons
+    Stats,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match execute(arguments.command) {
+        Ok(code) => code,
+        // Whoever read the output has seen enough; that is no failure.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("nfvs: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: Command) -> anyhow::Result<ExitCode> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match command {
+        Command::Run { config, instance } => {
+            drop(out);
+            start_log();
+            let socket = instance.socket();
+            daemon::run(&daemon::RunOptions { config, netns: instance.netns, socket })?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Check { file } => {
+            config::load(&file)?;
+            writeln!(out, "{}: ok", file.display())?;
+        }
+        Command::Schema => writeln!(out, "{:#}", config::schema())?,
+        Command::Show { what, json, instance } => {
+            let mut client = Client::connect(&instance.socket())?;
+            show::show(&mut client, what, json, &mut out)?;
+        }
+        Command::Request { json, instance } => {
+            let mut client = Client::connect(&instance.socket())?;
+            if !client.relay(&json, &mut out)? {
+                out.flush()?;
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One line an event, on standard error; `RUST_LOG` chooses what is logged.
+fn start_log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(false)
+        .with_writer(io::stderr)
+        .init();
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

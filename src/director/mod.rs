@@ -14,12 +14,32 @@
 
 #![forbid(unsafe_code)]
 
+mod change;
+pub mod connection;
+mod engine;
+mod hasher;
 pub mod packet;
 pub mod protocol;
 pub mod scheduler;
 pub mod service;
-mod verdict;
 mod time;
+mod verdict;
 
+pub use change::{Command, CommandError, Plan, ServerSpec, ServiceSpec, SteeredService};
+pub use engine::Director;
+pub use hasher::TableHasher;
 pub use time::Time;
 pub use verdict::{DropReason, Hook, PacketMeta, Refusal, ReplySource, Verdict};
+
+/// What bounds a director.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest number of connections; further ones are dropped and counted.
+    pub max_connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { max_connections: 1 << 20 }
+    }
+}

@@ -58,6 +58,11 @@ pub enum Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ReplySource(pub u16);
 
+impl ReplySource {
+    /// One more than the largest; 0xffff means [`Refusal::NoServer`] on the mark.
+    pub const LIMIT: u16 = 0xffff;
+}
+
 macro_rules! drop_reasons {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
         /// Why a packet was dropped. Closed: every drop is counted under one of these.

@@ -1,5 +1,7 @@
 //! TCP (RFC 9293) and UDP (RFC 768) headers: ports, flags, and what their checksums cover.
 
+use std::fmt;
+
 use pnet_packet::ip::{IpNextHeaderProtocol, IpNextHeaderProtocols};
 use pnet_packet::tcp::{self, TcpPacket};
 use pnet_packet::udp::{MutableUdpPacket, UdpPacket};
@@ -33,6 +35,16 @@ impl Transport {
             IpNextHeaderProtocols::Udp => Some(Transport::Udp),
             _ => None,
         }
+    }
+}
+
+/// `tcp` or `udp`.
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+        })
     }
 }
 

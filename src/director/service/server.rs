@@ -1,6 +1,7 @@
 //! A real server of a virtual service (`struct ip_vs_dest`).
 
 use super::stats::Stats;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -40,6 +41,15 @@ pub enum ForwardMethod {
     Nat,
 }
 
+/// The word in the configuration file.
+impl fmt::Display for ForwardMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            ForwardMethod::Nat => "nat",
+        })
+    }
+}
+
 /// A real server: where it is, how much it gets, how much it has.
 #[derive(Debug)]
 pub struct RealServer {
@@ -61,7 +71,13 @@ pub struct RealServer {
 
 impl RealServer {
     /// A configured server without connections.
-    pub fn new(id: ServerId, address: IpAddr, port: u16, forward: ForwardMethod, weight: Weight) -> RealServer {
+    pub fn new(
+        id: ServerId,
+        address: IpAddr,
+        port: u16,
+        forward: ForwardMethod,
+        weight: Weight,
+    ) -> RealServer {
         RealServer {
             id,
             address,

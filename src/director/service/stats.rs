@@ -45,6 +45,14 @@ impl Stats {
         self.out_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    /// Starts again from zero.
+    pub fn reset(&self) {
+        let Stats { conns, in_packets, in_bytes, out_packets, out_bytes } = self;
+        for counter in [conns, in_packets, in_bytes, out_packets, out_bytes] {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// The counters now.
     pub fn snapshot(&self) -> StatsSnapshot {
         StatsSnapshot {

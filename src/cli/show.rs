@@ -1,0 +1,257 @@
+//! `nfvs show`: tables in the columns of `ipvsadm`, or JSON.
+
+use super::What;
+use super::client::Client;
+use crate::daemon::api::{
+    ConnectionStatus, QueueStatus, Request, ServerStatus, ServiceStatus, Statistics, Traffic,
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+
+/// Asks the daemon and prints.
+pub(super) fn show(client: &mut Client, what: What, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    match what {
+        What::Services => {
+            let services: Vec<ServiceStatus> = client.ask(&Request::ShowServices)?;
+            if json { print_json(&services, out) } else { print_services(&services, out) }
+        }
+        What::Servers => {
+            let services: Vec<ServiceStatus> = client.ask(&Request::ShowServices)?;
+            if json { print_json(&flat_servers(&services), out) } else { print_servers(&services, out) }
+        }
+        What::Connections if json => connections_json(client, out),
+        What::Connections => connections_text(client, out),
+        What::Queues => {
+            let queues: Vec<QueueStatus> = client.ask(&Request::ShowQueues)?;
+            if json { print_json(&queues, out) } else { print_queues(&queues, out) }
+        }
+        What::Stats => {
+            let stats: Statistics = client.ask(&Request::ShowStats)?;
+            if json { print_json(&stats, out) } else { print_stats(&stats, out) }
+        }
+    }
+}
+
+fn print_json(value: &impl Serialize, out: &mut impl Write) -> anyhow::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
+    writeln!(out)?;
+    Ok(())
+}
+
+/// One object a server, with the service it belongs to.
+fn flat_servers(services: &[ServiceStatus]) -> Vec<Value> {
+    services
+        .iter()
+        .flat_map(|service| {
+            service.servers.iter().map(move |server| {
+                let mut value = json!(server);
+                value["service"] = json!({
+                    "name": service.name,
+                    "protocol": service.protocol,
+                    "address": service.address,
+                    "port": service.port,
+                });
+                value
+            })
+        })
+        .collect()
+}
+
+fn print_services(services: &[ServiceStatus], out: &mut impl Write) -> anyhow::Result<()> {
+    writeln!(out, "Prot LocalAddress:Port Scheduler Flags")?;
+    writeln!(out, "  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn")?;
+    for service in services {
+        writeln!(out, "{} {}", service_column(service), service.scheduler)?;
+        for server in &service.servers {
+            writeln!(
+                out,
+                "  -> {:<28} {:<7} {:<6} {:<10} {:<10}",
+                endpoint(&server.address, server.port),
+                forward_column(server),
+                server.weight,
+                server.active,
+                server.inactive
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn print_servers(services: &[ServiceStatus], out: &mut impl Write) -> anyhow::Result<()> {
+    writeln!(
+        out,
+        "{:<28} {:<28} {:<7} {:<6} {:<10} {:<10}",
+        "RemoteAddress:Port", "Service", "Forward", "Weight", "ActiveConn", "InActConn"
+    )?;
+    for service in services {
+        for server in &service.servers {
+            writeln!(
+                out,
+                "{:<28} {:<28} {:<7} {:<6} {:<10} {:<10}",
+                endpoint(&server.address, server.port),
+                service_column(service),
+                forward_column(server),
+                server.weight,
+                server.active,
+                server.inactive
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn print_stats(stats: &Statistics, out: &mut impl Write) -> anyhow::Result<()> {
+    let columns = ["Conns", "InPkts", "OutPkts", "InBytes", "OutBytes"];
+    write!(out, "{:<33}", "Prot LocalAddress:Port")?;
+    for column in columns {
+        write!(out, " {column:>8}")?;
+    }
+    writeln!(out, "\n  -> RemoteAddress:Port")?;
+    for service in &stats.services {
+        writeln!(out, "{:<33}{}", service_column(service), traffic_columns(&service.stats))?;
+        for server in &service.servers {
+            let address = endpoint(&server.address, server.port);
+            writeln!(out, "  -> {address:<28}{}", traffic_columns(&server.stats))?;
+        }
+    }
+    writeln!(out, "\nconnections: {} of at most {}", stats.connections, stats.max_connections)?;
+    let drops: Vec<String> = stats
+        .drops
+        .iter()
+        .filter(|(_, count)| count.as_u64() != Some(0))
+        .map(|(reason, count)| format!("{reason} {count}"))
+        .collect();
+    writeln!(out, "dropped: {}", if drops.is_empty() { "none".to_owned() } else { drops.join(", ") })?;
+    Ok(())
+}
+
+fn print_queues(queues: &[QueueStatus], out: &mut impl Write) -> anyhow::Result<()> {
+    writeln!(
+        out,
+        "{:>5} {:<12} {:<8} {:<8} {:>8} {:>12} {:>12} {:>8} {:>8} {:>8} {:>8}",
+        "Queue",
+        "Class",
+        "Backend",
+        "Worker",
+        "Waiting",
+        "Received",
+        "Verdicts",
+        "Refused",
+        "Full",
+        "NoBuffer",
+        "Lost"
+    )?;
+    for queue in queues {
+        writeln!(
+            out,
+            "{:>5} {:<12} {:<8} {:<8} {:>8} {:>12} {:>12} {:>8} {:>8} {:>8} {:>8}",
+            queue.queue,
+            queue.class,
+            queue.backend,
+            if queue.running { "running" } else { "ENDED" },
+            queue.waiting,
+            queue.received,
+            queue.verdicts,
+            queue.refused,
+            queue.dropped,
+            queue.user_dropped,
+            queue.lost
+        )?;
+    }
+    Ok(())
+}
+
+fn connections_json(client: &mut Client, out: &mut impl Write) -> anyhow::Result<()> {
+    let mut separator = "[\n  ";
+    client.connections(|connection| {
+        out.write_all(separator.as_bytes())?;
+        serde_json::to_writer(&mut *out, &connection)?;
+        separator = ",\n  ";
+        Ok(())
+    })?;
+    writeln!(out, "{}", if separator.starts_with('[') { "[]" } else { "\n]" })?;
+    Ok(())
+}
+
+fn connections_text(client: &mut Client, out: &mut impl Write) -> anyhow::Result<()> {
+    writeln!(out, "IPVS connection entries")?;
+    writeln!(out, "pro expire state       source             virtual            destination")?;
+    client.connections(|connection: ConnectionStatus| {
+        writeln!(
+            out,
+            "{:<3} {:02}:{:02}  {:<11} {:<18} {:<18} {}",
+            connection.protocol.to_uppercase(),
+            connection.expires / 60,
+            connection.expires % 60,
+            connection.state,
+            connection.client,
+            connection.virtual_address,
+            connection.server
+        )?;
+        Ok(())
+    })
+}
+
+fn service_column(service: &ServiceStatus) -> String {
+    format!("{:<4} {}", service.protocol.to_uppercase(), endpoint(&service.address, service.port))
+}
+
+/// `address:port`, with IPv6 addresses in brackets.
+fn endpoint(address: &str, port: u16) -> String {
+    match address.parse::<IpAddr>() {
+        Ok(address) => SocketAddr::new(address, port).to_string(),
+        Err(_) => format!("{address}:{port}"),
+    }
+}
+
+/// The word `ipvsadm` uses for the forwarding method.
+fn forward_column(server: &ServerStatus) -> &str {
+    match server.forward.as_str() {
+        "nat" => "Masq",
+        other => other,
+    }
+}
+
+fn traffic_columns(traffic: &Traffic) -> String {
+    [traffic.connections, traffic.in_packets, traffic.out_packets, traffic.in_bytes, traffic.out_bytes]
+        .map(large_number)
+        .concat()
+}
+
+/// A number in nine columns, cut as `ipvsadm --stats` cuts it.
+fn large_number(number: u64) -> String {
+    match number {
+        0..100_000_000 => format!(" {number:>8}"),
+        100_000_000..1_000_000_000 => format!("{:>8}K", number / 1_000),
+        1_000_000_000..100_000_000_000 => format!("{:>8}M", number / 1_000_000),
+        100_000_000_000..100_000_000_000_000 => format!("{:>8}G", number / 1_000_000_000),
+        _ => format!("{:>8}T", number / 1_000_000_000_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_numbers_are_cut_as_ipvsadm_cuts_them() {
+        for (number, text) in [
+            (0, "        0"),
+            (99_999_999, " 99999999"),
+            (100_000_000, "  100000K"),
+            (1_000_000_000, "    1000M"),
+            (100_000_000_000, "     100G"),
+            (u64::MAX, "18446744T"),
+        ] {
+            assert_eq!(large_number(number), text);
+        }
+    }
+
+    #[test]
+    fn addresses_of_both_families_get_ports() {
+        assert_eq!(endpoint("10.0.0.1", 80), "10.0.0.1:80");
+        assert_eq!(endpoint("fd00::1", 80), "[fd00::1]:80");
+    }
+}

@@ -1,0 +1,198 @@
+//! What is said over the control socket; `docs/control-socket.md` is the same for people.
+//!
+//! A request is one line of JSON, a reply one or more. Field names and meanings are stable; fields may be added.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Services with their servers: [`ServiceStatus`]es.
+    ShowServices,
+    /// Connections, one [`Reply::Item`] each: [`ConnectionStatus`]es.
+    ShowConnections,
+    /// Queues: [`QueueStatus`]es.
+    ShowQueues,
+    /// Counters: [`Statistics`].
+    ShowStats,
+    /// Adds a service as the configuration file writes it.
+    AddService {
+        /// The service.
+        service: Value,
+    },
+    /// Changes a service's scheduler.
+    EditService {
+        /// Protocol, address, port and the new scheduler.
+        service: Value,
+    },
+    /// Removes a service.
+    DeleteService {
+        /// Protocol, address and port.
+        service: Value,
+    },
+    /// Adds a server to a service.
+    AddServer {
+        /// Protocol, address and port.
+        service: Value,
+        /// The server as the configuration file writes it.
+        server: Value,
+    },
+    /// Changes a server's weight.
+    EditServer {
+        /// Protocol, address and port.
+        service: Value,
+        /// The server with its new weight.
+        server: Value,
+    },
+    /// Removes a server from a service.
+    DeleteServer {
+        /// Protocol, address and port.
+        service: Value,
+        /// Address and port.
+        server: Value,
+    },
+    /// Changes timeouts; those not named stay.
+    SetTimeouts {
+        /// `tcp`, `tcp_fin`, `udp`, in seconds.
+        timeouts: serde_json::Map<String, Value>,
+    },
+}
+
+/// One line of a reply.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// Done; the last line of a reply.
+    Ok(Value),
+    /// Refused, and why; nothing has changed. The last line of a reply.
+    Error(String),
+    /// One of many; more lines follow.
+    Item(ConnectionStatus),
+}
+
+/// A virtual service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// The operator's name for it.
+    pub name: String,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// The virtual address.
+    pub address: String,
+    /// The port; 0: every port.
+    pub port: u16,
+    /// The scheduler.
+    pub scheduler: String,
+    /// How packets go: `queue`.
+    pub path: String,
+    /// Its counters.
+    pub stats: Traffic,
+    /// Its servers, newest first.
+    pub servers: Vec<ServerStatus>,
+}
+
+/// A real server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// Its address.
+    pub address: String,
+    /// Its port; 0: the port the client asked for.
+    pub port: u16,
+    /// Its weight.
+    pub weight: u32,
+    /// How packets reach it: `nat`.
+    pub forward: String,
+    /// Active connections.
+    pub active: u32,
+    /// Other connections.
+    pub inactive: u32,
+    /// `unchecked`: no health check is configured.
+    pub health: String,
+    /// Its counters.
+    pub stats: Traffic,
+}
+
+/// Counters of a service or a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Connections scheduled.
+    pub connections: u64,
+    /// Packets from clients.
+    pub in_packets: u64,
+    /// Packets to clients.
+    pub out_packets: u64,
+    /// Bytes from clients, IP headers included.
+    pub in_bytes: u64,
+    /// Bytes to clients, IP headers included.
+    pub out_bytes: u64,
+}
+
+/// A connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConnectionStatus {
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// Address and port of the client.
+    pub client: String,
+    /// The virtual address and port.
+    #[serde(rename = "virtual")]
+    pub virtual_address: String,
+    /// Address and port of the real server.
+    pub server: String,
+    /// The state, by the kernel's names.
+    pub state: String,
+    /// Seconds until it ends unless packets come.
+    pub expires: u64,
+    /// Where it was made: `local`.
+    pub origin: String,
+    /// Whether it is a persistence template.
+    pub template: bool,
+    /// How packets reach the server: `nat`.
+    pub forward: String,
+    /// Flags of the synchronisation protocol, in hexadecimal.
+    pub flags: String,
+    /// How packets go: `queue`.
+    pub path: String,
+}
+
+/// A packet queue.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueueStatus {
+    /// Its number.
+    pub queue: u16,
+    /// What it carries: `established`, `open` or `datagram`.
+    pub class: String,
+    /// `batched` or `nfq`.
+    pub backend: String,
+    /// Whether its worker runs.
+    pub running: bool,
+    /// Packets that wait for a verdict.
+    pub waiting: u32,
+    /// Packets dropped because the queue was full.
+    pub dropped: u32,
+    /// Packets dropped because the socket's buffer was full.
+    pub user_dropped: u32,
+    /// Packets received.
+    pub received: u64,
+    /// Verdicts given.
+    pub verdicts: u64,
+    /// Verdicts the kernel could not use: the packet was gone.
+    pub refused: u64,
+    /// Packets dropped because their copy was cut or their verdict could not be sent.
+    pub lost: u64,
+}
+
+/// Counters of the whole director.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Statistics {
+    /// Connections in the table.
+    pub connections: usize,
+    /// How many there may be.
+    pub max_connections: usize,
+    /// Packets dropped, by reason.
+    pub drops: serde_json::Map<String, Value>,
+    /// Counters of services and servers.
+    pub services: Vec<ServiceStatus>,
+}

@@ -1,0 +1,243 @@
+//! The control plane: every change of services goes through here, to steering and director together.
+
+use super::api::{QueueStatus, Reply, Request, ServerStatus, ServiceStatus, Statistics, Traffic};
+use super::clock::Clock;
+use super::queue::{Backend, QueueCounters, read_counters};
+use super::worker::Worker;
+use super::{preflight, translate};
+use crate::director::service::{RealServer, StatsSnapshot, VirtualService};
+use crate::director::{Command, Director, DropReason, SteeredService, Time};
+use anyhow::{Context, bail};
+use nft_rules::{Elements, Endpoint, QueueClass, SourceId, Tables};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A worker and the queue it serves.
+#[derive(Debug)]
+pub(super) struct ServedQueue {
+    /// What the queue carries.
+    pub class: QueueClass,
+    /// Its number.
+    pub number: u16,
+    /// Its worker.
+    pub worker: Worker,
+}
+
+/// The state of a running daemon.
+#[derive(Debug)]
+pub(super) struct Control {
+    director: Arc<Director>,
+    tables: Tables,
+    answer_ping: bool,
+    backend: Backend,
+    clock: Clock,
+    queues: Vec<ServedQueue>,
+}
+
+impl Control {
+    /// Takes charge of a director and the tables that steer to it.
+    pub(super) fn new(
+        director: Arc<Director>,
+        tables: Tables,
+        answer_ping: bool,
+        backend: Backend,
+        clock: Clock,
+        queues: Vec<ServedQueue>,
+    ) -> Control {
+        Control { director, tables, answer_ping, backend, clock, queues }
+    }
+
+    /// The director.
+    pub(super) fn director(&self) -> &Arc<Director> {
+        &self.director
+    }
+
+    /// The time now.
+    pub(super) fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    /// Answers every request but the one for connections, which is answered in parts.
+    pub(super) fn answer(&mut self, request: &Request) -> Reply {
+        let answered = match request {
+            Request::ShowServices => to_value(&self.services()),
+            Request::ShowQueues => self.queue_status().and_then(|status| to_value(&status)),
+            Request::ShowStats => to_value(&self.statistics()),
+            Request::ShowConnections => Ok(Value::Null),
+            change => translate::commands(change, &self.director.services().timeouts)
+                .and_then(|commands| self.apply(&commands))
+                .map(|()| Value::Null),
+        };
+        answered.map_or_else(|error| Reply::Error(format!("{error:#}")), Reply::Ok)
+    }
+
+    /// Carries out all commands or none.
+    ///
+    /// Steering changes first: a service that is being added is refused a moment longer, and one that is being
+    /// removed is refused a moment earlier, but no reply ever leaves with a server's address.
+    ///
+    /// # Errors
+    /// The first command that is not possible, or what the kernel refused. Nothing has changed then.
+    pub(super) fn apply(&mut self, commands: &[Command]) -> anyhow::Result<()> {
+        for server in commands.iter().flat_map(translate::added_servers) {
+            preflight::check_forwarding(server.ip())?;
+        }
+        let plan = self.director.plan(commands)?;
+        self.tables
+            .update(elements(&plan.steering(), self.answer_ping))
+            .context("the steering rules could not be changed")?;
+        self.director.commit(plan);
+        Ok(())
+    }
+
+    /// What has to be done now and then: ends connections, forgets servers removed long ago.
+    ///
+    /// # Errors
+    /// If a worker has ended, which leaves its queue to nobody.
+    pub(super) fn tick(&mut self) -> anyhow::Result<()> {
+        let now = self.clock.now();
+        self.director.handle_timeout(now);
+        if self.director.empty_trash(now)
+            && let Err(error) = self.tables.update(elements(&self.director.steering(), self.answer_ping))
+        {
+            tracing::warn!(%error, "the steering of removed servers could not be cleaned up");
+        }
+        match self.queues.iter().find(|queue| !queue.worker.is_running()) {
+            Some(queue) => bail!("the worker of queue {} has failed", queue.number),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops in good order: nothing more is steered here, what waits in the queues is decided, the tables go.
+    ///
+    /// # Errors
+    /// If the tables could not be removed.
+    pub(super) fn shut_down(&mut self) -> anyhow::Result<()> {
+        // Replies that are on their way still get their source.
+        let mut silent = self.director.steering();
+        for service in &mut silent {
+            service.accepts = false;
+            service.servers.clear();
+        }
+        if let Err(error) = self.tables.update(elements(&silent, false)) {
+            tracing::warn!(%error, "packets that wait in the queues may be lost");
+        }
+        self.queues.iter().for_each(|queue| queue.worker.stop());
+        for queue in std::mem::take(&mut self.queues) {
+            if !queue.worker.join() {
+                tracing::error!(queue = queue.number, "a worker had failed");
+            }
+        }
+        self.tables.remove().context("the steering rules could not be removed")
+    }
+
+    fn services(&self) -> Vec<ServiceStatus> {
+        let services = self.director.services();
+        let mut sorted: Vec<_> = services.iter().collect();
+        sorted.sort_by_key(|service| {
+            let key = service.key();
+            (key.address.is_ipv6(), key.transport, key.address, key.port)
+        });
+        sorted.into_iter().map(|service| service_status(service)).collect()
+    }
+
+    fn statistics(&self) -> Statistics {
+        let (connections, max_connections) = self.director.connection_count();
+        Statistics {
+            connections,
+            max_connections,
+            drops: DropReason::ALL
+                .iter()
+                .map(|&reason| (reason.name().to_owned(), self.director.drops(reason).into()))
+                .collect(),
+            services: self.services(),
+        }
+    }
+
+    fn queue_status(&self) -> anyhow::Result<Vec<QueueStatus>> {
+        let counters: BTreeMap<u16, QueueCounters> = read_counters()
+            .context("cannot read the queue counters")?
+            .into_iter()
+            .map(|counters| (counters.queue, counters))
+            .collect();
+        Ok(self
+            .queues
+            .iter()
+            .map(|queue| {
+                let kernel = counters.get(&queue.number);
+                let io = queue.worker.stats();
+                QueueStatus {
+                    queue: queue.number,
+                    class: queue.class.to_string(),
+                    backend: self.backend.to_string(),
+                    running: queue.worker.is_running(),
+                    waiting: kernel.map_or(0, |kernel| kernel.waiting),
+                    dropped: kernel.map_or(0, |kernel| kernel.queue_dropped),
+                    user_dropped: kernel.map_or(0, |kernel| kernel.user_dropped),
+                    received: io.received,
+                    verdicts: io.verdicts,
+                    refused: io.refused,
+                    lost: io.verdicts_lost + io.truncated + io.malformed,
+                }
+            })
+            .collect())
+    }
+}
+
+/// What the tables have to hold for these services.
+pub(super) fn elements(steered: &[SteeredService], answer_ping: bool) -> Elements {
+    Elements::from_endpoints(steered.iter().map(|service| {
+        let any = |port: u16| (port != 0).then_some(port);
+        Endpoint {
+            address: service.key.address,
+            protocol: service.key.transport.number(),
+            port: any(service.key.port),
+            source: SourceId::new(service.source.0).expect("the director counts sources as the rules do"),
+            servers: service.servers.iter().map(|server| (server.ip(), any(server.port()))).collect(),
+            accepts: service.accepts,
+            answers_ping: answer_ping,
+        }
+    }))
+}
+
+fn to_value(answer: &impl serde::Serialize) -> anyhow::Result<Value> {
+    serde_json::to_value(answer).context("the answer cannot be written as JSON")
+}
+
+fn service_status(service: &VirtualService) -> ServiceStatus {
+    let key = service.key();
+    ServiceStatus {
+        name: service.name.clone(),
+        protocol: key.transport.to_string(),
+        address: key.address.to_string(),
+        port: key.port,
+        scheduler: service.scheduler.to_string(),
+        path: "queue".to_owned(),
+        stats: traffic(service.core.stats.snapshot()),
+        servers: service.servers.iter().map(|server| server_status(server)).collect(),
+    }
+}
+
+fn server_status(server: &RealServer) -> ServerStatus {
+    ServerStatus {
+        address: server.address.to_string(),
+        port: server.port,
+        weight: server.weight().get(),
+        forward: server.forward.to_string(),
+        active: server.active_conns(),
+        inactive: server.inactive_conns(),
+        health: "unchecked".to_owned(),
+        stats: traffic(server.stats.snapshot()),
+    }
+}
+
+fn traffic(stats: StatsSnapshot) -> Traffic {
+    Traffic {
+        connections: stats.conns,
+        in_packets: stats.in_packets,
+        out_packets: stats.out_packets,
+        in_bytes: stats.in_bytes,
+        out_bytes: stats.out_bytes,
+    }
+}

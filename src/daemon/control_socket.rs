@@ -1,0 +1,174 @@
+//! The control socket: requests and replies as lines of JSON over a Unix socket.
+
+use super::api::{ConnectionStatus, Reply, Request};
+use super::control::Control;
+use crate::director::connection::ConnectionView;
+use anyhow::{Context, bail};
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, BufWriter};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Mutex;
+
+/// The longest request.
+const MAX_REQUEST: u64 = 1 << 20;
+/// How long a client may keep a connection without a word.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// A bound control socket; its file goes when this does.
+#[derive(Debug)]
+pub(super) struct ControlSocket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl ControlSocket {
+    /// Binds the socket at `path`, in place of one that a dead daemon left there.
+    ///
+    /// # Errors
+    /// If a living daemon answers there, or the file system refuses.
+    pub(super) fn bind(path: &Path) -> anyhow::Result<ControlSocket> {
+        let place = path.display();
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)
+                .with_context(|| format!("cannot make the folder of the control socket {place}"))?;
+        }
+        match fs::symlink_metadata(path) {
+            Ok(found) if !found.file_type().is_socket() => {
+                bail!("{place} exists and is no socket: give another --socket, or remove it")
+            }
+            Ok(_) if StdUnixStream::connect(path).is_ok() => {
+                bail!("another daemon answers on the control socket {place}")
+            }
+            Ok(_) => fs::remove_file(path)
+                .with_context(|| format!("cannot remove the old control socket {place}"))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot look at {place}")),
+        }
+        let listener =
+            UnixListener::bind(path).with_context(|| format!("cannot make the control socket {place}"))?;
+        let socket = ControlSocket { listener, path: path.to_owned() };
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+            .with_context(|| format!("cannot protect the control socket {place}"))?;
+        Ok(socket)
+    }
+
+    /// Serves clients for ever, each on its own.
+    pub(super) async fn serve(&self, control: &Arc<Mutex<Control>>) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    let control = Arc::clone(control);
+                    tokio::spawn(async move {
+                        if let Err(error) = converse(stream, &control).await {
+                            tracing::debug!(%error, "a control client went away");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the control socket cannot accept");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::debug!(%error, "the control socket's file was gone already");
+        }
+    }
+}
+
+/// Answers one client's requests until it leaves.
+async fn converse(stream: UnixStream, control: &Mutex<Control>) -> io::Result<()> {
+    let (reader, writer) = stream.into_split();
+    let mut reader = BufReader::new(reader);
+    let mut writer = BufWriter::new(writer);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let mut limited = (&mut reader).take(MAX_REQUEST);
+        let read = limited.read_until(b'\n', &mut line);
+        let length = tokio::time::timeout(IDLE, read).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        if length == 0 {
+            return Ok(());
+        }
+        if length as u64 == MAX_REQUEST && !line.ends_with(b"\n") {
+            say(&mut writer, &Reply::Error(format!("a request is one line of at most {MAX_REQUEST} bytes")))
+                .await?;
+            return writer.flush().await;
+        }
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        match serde_json::from_slice::<Request>(&line) {
+            Err(error) => say(&mut writer, &Reply::Error(format!("not a request: {error}"))).await?,
+            Ok(Request::ShowConnections) => show_connections(&mut writer, control).await?,
+            Ok(request) => {
+                let reply = control.lock().await.answer(&request);
+                log(&request, &reply);
+                say(&mut writer, &reply).await?;
+            }
+        }
+        writer.flush().await?;
+    }
+}
+
+/// Changes are worth a line in the log, questions are not.
+fn log(request: &Request, reply: &Reply) {
+    let is_question = matches!(
+        request,
+        Request::ShowServices | Request::ShowConnections | Request::ShowQueues | Request::ShowStats
+    );
+    match reply {
+        _ if is_question => {}
+        Reply::Error(error) => tracing::warn!(?request, error, "a change was refused"),
+        _ => tracing::info!(?request, "changed"),
+    }
+}
+
+async fn show_connections(
+    writer: &mut (impl AsyncWriteExt + Unpin),
+    control: &Mutex<Control>,
+) -> io::Result<()> {
+    let (director, now) = {
+        let control = control.lock().await;
+        (Arc::clone(control.director()), control.now())
+    };
+    for part in director.connections(now) {
+        for connection in part {
+            say(writer, &Reply::Item(connection_status(&connection))).await?;
+        }
+    }
+    say(writer, &Reply::Ok(serde_json::Value::Null)).await
+}
+
+async fn say(writer: &mut (impl AsyncWriteExt + Unpin), reply: &Reply) -> io::Result<()> {
+    let mut line = serde_json::to_vec(reply)?;
+    line.push(b'\n');
+    writer.write_all(&line).await
+}
+
+fn connection_status(connection: &ConnectionView) -> ConnectionStatus {
+    ConnectionStatus {
+        protocol: connection.transport.to_string(),
+        client: connection.client.to_string(),
+        virtual_address: connection.virtual_address.to_string(),
+        server: connection.server.to_string(),
+        state: connection.state.to_string(),
+        expires: connection.expires.as_secs(),
+        origin: "local".to_owned(),
+        template: false,
+        forward: "nat".to_owned(),
+        flags: connection.flags.to_string(),
+        path: "queue".to_owned(),
+    }
+}

@@ -1,0 +1,50 @@
+//! What must be there before the daemon can work: capabilities and forwarding.
+
+use anyhow::{Context, bail};
+use rustix::thread::{CapabilitySet, capabilities};
+use std::fs;
+use std::net::IpAddr;
+
+/// Checks that the process may do what it has to.
+///
+/// # Errors
+/// Names the capability that is missing.
+pub(super) fn check_capabilities() -> anyhow::Result<()> {
+    let effective = capabilities(None).context("cannot read this process's capabilities")?.effective;
+    if !effective.contains(CapabilitySet::NET_ADMIN) {
+        bail!(
+            "the capability CAP_NET_ADMIN is missing: it is needed for nftables rules and packet queues; run as \
+             root or grant it"
+        );
+    }
+    Ok(())
+}
+
+/// Checks that this namespace forwards packets to servers of `address`'s family.
+///
+/// # Errors
+/// Names the sysctl that is off.
+pub(super) fn check_forwarding(address: IpAddr) -> anyhow::Result<()> {
+    // IPv4 forwards on each interface that says so, IPv6 only where all of it is switched on.
+    let (pattern, name) = match address {
+        IpAddr::V4(_) => ("/proc/sys/net/ipv4/conf", "net.ipv4.ip_forward"),
+        IpAddr::V6(_) => ("/proc/sys/net/ipv6/conf", "net.ipv6.conf.all.forwarding"),
+    };
+    let on = |interface: &str| {
+        fs::read_to_string(format!("{pattern}/{interface}/forwarding")).is_ok_and(|value| value.trim() != "0")
+    };
+    let forwards = match address {
+        IpAddr::V4(_) => fs::read_dir(pattern)
+            .with_context(|| format!("cannot read {pattern}"))?
+            .filter_map(Result::ok)
+            .any(|entry| entry.file_name().to_str().is_some_and(on)),
+        IpAddr::V6(_) => on("all"),
+    };
+    if !forwards {
+        bail!(
+            "the sysctl {name} is 0 in this network namespace: packets would not reach server {address}; set it \
+             with `sysctl -w {name}=1`"
+        );
+    }
+    Ok(())
+}

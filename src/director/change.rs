@@ -1,0 +1,509 @@
+//! The one door for changes: configuration, control socket and later `ipvsadm` all come through here.
+//!
+//! A change is planned against the services as they are, which finds every error before anything has changed; the
+//! caller then adjusts the steering to what the plan says, and commits. Planning and committing are for one caller
+//! at a time; packets are handled meanwhile.
+
+use super::engine::Director;
+use super::protocol::Timeouts;
+use super::scheduler::{self, SchedulerKind};
+use super::service::{
+    ForwardMethod, RealServer, ServerId, ServiceCore, ServiceKey, Services, VirtualService, Weight,
+};
+use super::{ReplySource, Time};
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use thiserror::Error;
+
+/// How long a removed server is remembered after its last connection (`IP_VS_DEST_TRASH_PERIOD`), so that it comes
+/// back with its counters.
+const TRASH_PERIOD: Duration = Duration::from_secs(120);
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Adds a virtual service (`ipvsadm -A`) with its servers.
+    AddService(ServiceSpec),
+    /// Changes a service's scheduler (`ipvsadm -E`).
+    EditService {
+        /// Which service.
+        service: ServiceKey,
+        /// The new scheduler.
+        scheduler: SchedulerKind,
+    },
+    /// Removes a service and its servers (`ipvsadm -D`).
+    DeleteService(ServiceKey),
+    /// Adds a server to a service (`ipvsadm -a`).
+    AddServer(ServiceKey, ServerSpec),
+    /// Changes a server's weight (`ipvsadm -e`). Connections it has go on.
+    EditServer(ServiceKey, ServerSpec),
+    /// Removes a server from a service (`ipvsadm -d`).
+    DeleteServer(ServiceKey, SocketAddr),
+    /// Changes how long connections last (`ipvsadm --set`).
+    SetTimeouts(Timeouts),
+}
+
+/// A virtual service to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceSpec {
+    /// What it is found by.
+    pub key: ServiceKey,
+    /// The operator's name for it.
+    pub name: String,
+    /// How it schedules.
+    pub scheduler: SchedulerKind,
+    /// Its servers, in the order in which they are added.
+    pub servers: Vec<ServerSpec>,
+}
+
+/// A real server to be made or changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerSpec {
+    /// Address and port; port 0: the port the client asked for.
+    pub address: SocketAddr,
+    /// Its weight.
+    pub weight: Weight,
+    /// How packets reach it.
+    pub forward: ForwardMethod,
+}
+
+/// Why a change was refused. Nothing has changed then.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum CommandError {
+    /// The key is taken.
+    #[error("service {0} already exists")]
+    ServiceExists(ServiceKey),
+    /// The name is taken.
+    #[error("another service is already called \"{0}\"")]
+    NameExists(String),
+    /// Nothing has the key.
+    #[error("no such service: {0}")]
+    NoSuchService(ServiceKey),
+    /// The service has that server already.
+    #[error("server {server} of service {service} already exists")]
+    ServerExists {
+        /// The service.
+        service: ServiceKey,
+        /// The server.
+        server: SocketAddr,
+    },
+    /// The service has no such server.
+    #[error("service {service} has no server {server}")]
+    NoSuchServer {
+        /// The service.
+        service: ServiceKey,
+        /// The server.
+        server: SocketAddr,
+    },
+    /// More virtual endpoints than reply sources.
+    #[error("too many services: {max} of one address family are possible")]
+    TooManyServices {
+        /// How many are possible.
+        max: usize,
+    },
+}
+
+/// A virtual endpoint as steering has to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SteeredService {
+    /// The service's key.
+    pub key: ServiceKey,
+    /// What the kernel writes as the source of its replies.
+    pub source: ReplySource,
+    /// Its servers, those included that are removed and still have connections.
+    pub servers: Vec<SocketAddr>,
+    /// Whether requests are taken; not once the service was deleted.
+    pub accepts: bool,
+}
+
+/// A change that was found possible; see [`Director::commit`].
+#[derive(Debug)]
+pub struct Plan {
+    services: Services,
+    state: State,
+    effects: Vec<Effect>,
+    sources: [FreeSources; 2],
+}
+
+/// The reply sources of one address family that are still free.
+#[derive(Debug, Default)]
+struct FreeSources {
+    used: HashSet<ReplySource>,
+    /// No source below is free.
+    from: u16,
+}
+
+impl FreeSources {
+    fn take(&mut self) -> Option<ReplySource> {
+        let free = (self.from.max(1)..ReplySource::LIMIT)
+            .map(ReplySource)
+            .find(|source| !self.used.contains(source))?;
+        self.used.insert(free);
+        self.from = free.0 + 1;
+        Some(free)
+    }
+}
+
+impl Plan {
+    /// What steering has to be once the plan is committed.
+    pub fn steering(&self) -> Vec<SteeredService> {
+        steering(&self.services, &self.state)
+    }
+}
+
+/// What planning and committing need to remember beside the snapshot.
+#[derive(Debug)]
+pub(super) struct Changes {
+    state: Mutex<State>,
+}
+
+impl Changes {
+    pub(super) fn new(seed: u64) -> Changes {
+        Changes { state: Mutex::new(State { next_server: 1, seed, trash: Vec::new(), retired: Vec::new() }) }
+    }
+
+    /// Servers that were removed and are remembered.
+    pub(super) fn removed_servers(&self) -> Vec<Arc<RealServer>> {
+        self.lock().trash.iter().map(|trashed| Arc::clone(&trashed.server)).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct State {
+    next_server: u64,
+    seed: u64,
+    trash: Vec<Trashed>,
+    retired: Vec<Arc<ServiceCore>>,
+}
+
+/// A removed server (`struct netns_ipvs.dest_trash`).
+#[derive(Clone, Debug)]
+struct Trashed {
+    core: Arc<ServiceCore>,
+    server: Arc<RealServer>,
+    idle_since: Option<Time>,
+}
+
+/// What a commit does to objects that packets are using.
+#[derive(Debug)]
+enum Effect {
+    Added {
+        core: Arc<ServiceCore>,
+        servers: Vec<Arc<RealServer>>,
+    },
+    Revived {
+        server: Arc<RealServer>,
+        weight: Weight,
+        keep_stats: bool,
+    },
+    Reweighted {
+        core: Arc<ServiceCore>,
+        servers: Vec<Arc<RealServer>>,
+        position: usize,
+        weight: Weight,
+    },
+    Removed {
+        core: Arc<ServiceCore>,
+        server: Arc<RealServer>,
+        position: usize,
+        servers: Vec<Arc<RealServer>>,
+    },
+    Rescheduled {
+        core: Arc<ServiceCore>,
+        kind: SchedulerKind,
+        servers: Vec<Arc<RealServer>>,
+    },
+}
+
+impl Director {
+    /// Finds out whether `commands` are possible, one after the other, all or none.
+    ///
+    /// # Errors
+    /// The first command that is not possible.
+    pub fn plan(&self, commands: &[Command]) -> Result<Plan, CommandError> {
+        let mut plan = Plan {
+            services: Services::clone(&self.services.load()),
+            state: self.changes.lock().clone(),
+            effects: Vec::new(),
+            sources: Default::default(),
+        };
+        let cores = plan.services.iter().map(|service| &service.core).chain(&plan.state.retired);
+        for core in cores {
+            plan.sources[family(core.key)].used.insert(core.source);
+        }
+        for command in commands {
+            plan.add(command)?;
+        }
+        Ok(plan)
+    }
+
+    /// Carries a plan out. It must be the latest one made.
+    pub fn commit(&self, plan: Plan) {
+        let mut state = self.changes.lock();
+        let seed = state.seed;
+        plan.effects.iter().for_each(|effect| effect.apply(seed));
+        *state = plan.state;
+        self.services.store(Arc::new(plan.services));
+    }
+
+    /// Plans and commits.
+    ///
+    /// # Errors
+    /// The first command that is not possible; nothing has changed then.
+    pub fn apply(&self, commands: &[Command]) -> Result<(), CommandError> {
+        self.plan(commands).map(|plan| self.commit(plan))
+    }
+
+    /// What steering has to be now.
+    pub fn steering(&self) -> Vec<SteeredService> {
+        steering(&self.services.load(), &self.changes.lock())
+    }
+
+    /// Forgets removed servers and services that have had no connection for two minutes. Returns whether steering
+    /// changed by that.
+    pub fn empty_trash(&self, now: Time) -> bool {
+        let mut state = self.changes.lock();
+        for trashed in &mut state.trash {
+            if trashed.server.total_conns() > 0 {
+                trashed.idle_since = None;
+            } else if trashed.idle_since.is_none() {
+                trashed.idle_since = Some(now);
+            }
+        }
+        let before = state.trash.len();
+        state.trash.retain(|trashed| trashed.idle_since.is_none_or(|since| now - since < TRASH_PERIOD));
+        let changed = state.trash.len() != before;
+        state.drop_unused_services();
+        changed
+    }
+}
+
+impl State {
+    /// A deleted service stays known while one of its servers is in the trash: replies still need its source.
+    fn drop_unused_services(&mut self) {
+        let State { retired, trash, .. } = self;
+        retired.retain(|core| trash.iter().any(|trashed| Arc::ptr_eq(&trashed.core, core)));
+    }
+}
+
+impl Plan {
+    fn add(&mut self, command: &Command) -> Result<(), CommandError> {
+        match command {
+            Command::AddService(spec) => self.add_service(spec),
+            Command::EditService { service, scheduler } => self.edit_service(*service, *scheduler),
+            Command::DeleteService(key) => self.delete_service(*key),
+            Command::AddServer(key, spec) => self.add_server(*key, spec),
+            Command::EditServer(key, spec) => self.edit_server(*key, spec),
+            Command::DeleteServer(key, server) => self.delete_server(*key, *server),
+            Command::SetTimeouts(timeouts) => {
+                self.services.timeouts = *timeouts;
+                Ok(())
+            }
+        }
+    }
+
+    fn add_service(&mut self, spec: &ServiceSpec) -> Result<(), CommandError> {
+        if self.services.get(&spec.key).is_some() {
+            return Err(CommandError::ServiceExists(spec.key));
+        }
+        if self.services.has_name(&spec.name) {
+            return Err(CommandError::NameExists(spec.name.clone()));
+        }
+        let source = self.reply_source(spec.key)?;
+        let scheduler = scheduler::build(spec.scheduler, self.state.seed ^ u64::from(source.0));
+        let core = Arc::new(ServiceCore::new(spec.key, source, scheduler));
+        self.services.put(VirtualService {
+            name: spec.name.clone(),
+            scheduler: spec.scheduler,
+            servers: Vec::new(),
+            core,
+        });
+        spec.servers.iter().try_for_each(|server| self.add_server(spec.key, server))
+    }
+
+    fn edit_service(&mut self, key: ServiceKey, scheduler: SchedulerKind) -> Result<(), CommandError> {
+        let mut service = self.service(key)?;
+        if service.scheduler != scheduler {
+            service.scheduler = scheduler;
+            self.effects.push(Effect::Rescheduled {
+                core: Arc::clone(&service.core),
+                kind: scheduler,
+                servers: service.servers.clone(),
+            });
+            self.services.put(service);
+        }
+        Ok(())
+    }
+
+    fn delete_service(&mut self, key: ServiceKey) -> Result<(), CommandError> {
+        let service = self.service(key)?;
+        for server in &service.servers {
+            self.delete_server(key, SocketAddr::new(server.address, server.port))?;
+        }
+        self.services.remove(&key);
+        self.state.retired.push(service.core);
+        self.state.drop_unused_services();
+        Ok(())
+    }
+
+    fn add_server(&mut self, key: ServiceKey, spec: &ServerSpec) -> Result<(), CommandError> {
+        let mut service = self.service(key)?;
+        if service.position(spec.address).is_some() {
+            return Err(CommandError::ServerExists { service: key, server: spec.address });
+        }
+        let server = match self.take_from_trash(key, spec.address) {
+            Some(trashed) => {
+                let keep_stats = Arc::ptr_eq(&trashed.core, &service.core);
+                self.effects.push(Effect::Revived {
+                    server: Arc::clone(&trashed.server),
+                    weight: spec.weight,
+                    keep_stats,
+                });
+                trashed.server
+            }
+            None => {
+                let id = ServerId(self.state.next_server);
+                self.state.next_server += 1;
+                let (address, port) = (spec.address.ip(), spec.address.port());
+                Arc::new(RealServer::new(id, address, port, spec.forward, spec.weight))
+            }
+        };
+        service.servers.insert(0, server);
+        self.effects
+            .push(Effect::Added { core: Arc::clone(&service.core), servers: service.servers.clone() });
+        self.services.put(service);
+        Ok(())
+    }
+
+    fn edit_server(&mut self, key: ServiceKey, spec: &ServerSpec) -> Result<(), CommandError> {
+        let service = self.service(key)?;
+        let position = service
+            .position(spec.address)
+            .ok_or(CommandError::NoSuchServer { service: key, server: spec.address })?;
+        self.effects.push(Effect::Reweighted {
+            core: service.core,
+            servers: service.servers,
+            position,
+            weight: spec.weight,
+        });
+        Ok(())
+    }
+
+    fn delete_server(&mut self, key: ServiceKey, address: SocketAddr) -> Result<(), CommandError> {
+        let mut service = self.service(key)?;
+        let position =
+            service.position(address).ok_or(CommandError::NoSuchServer { service: key, server: address })?;
+        let server = service.servers.remove(position);
+        self.state.trash.push(Trashed {
+            core: Arc::clone(&service.core),
+            server: Arc::clone(&server),
+            idle_since: None,
+        });
+        self.effects.push(Effect::Removed {
+            core: Arc::clone(&service.core),
+            server,
+            position,
+            servers: service.servers.clone(),
+        });
+        self.services.put(service);
+        Ok(())
+    }
+
+    fn service(&self, key: ServiceKey) -> Result<VirtualService, CommandError> {
+        self.services
+            .get(&key)
+            .map(|found| VirtualService::clone(found))
+            .ok_or(CommandError::NoSuchService(key))
+    }
+
+    /// A server comes back only to a service of the same key (`ip_vs_trash_get_dest`).
+    fn take_from_trash(&mut self, key: ServiceKey, server: SocketAddr) -> Option<Trashed> {
+        let position = self.state.trash.iter().position(|trashed| {
+            trashed.core.key == key
+                && trashed.server.address == server.ip()
+                && trashed.server.port == server.port()
+        })?;
+        Some(self.state.trash.remove(position))
+    }
+
+    /// A source number for replies of `key`: that of its deleted predecessor if that still has connections, else
+    /// the lowest free one.
+    fn reply_source(&mut self, key: ServiceKey) -> Result<ReplySource, CommandError> {
+        if let Some(predecessor) = self.state.retired.iter().find(|core| core.key == key) {
+            return Ok(predecessor.source);
+        }
+        self.sources[family(key)]
+            .take()
+            .ok_or(CommandError::TooManyServices { max: usize::from(ReplySource::LIMIT) - 1 })
+    }
+}
+
+impl Effect {
+    fn apply(&self, seed: u64) {
+        match self {
+            Effect::Added { core, servers } => core.with_scheduler(|s| s.on_added(servers)),
+            Effect::Revived { server, weight, keep_stats } => {
+                server.set_weight(*weight);
+                if !keep_stats {
+                    server.stats.reset();
+                }
+                server.set_available(true);
+            }
+            Effect::Reweighted { core, servers, position, weight } => {
+                servers[*position].set_weight(*weight);
+                core.with_scheduler(|s| s.on_changed(servers));
+            }
+            Effect::Removed { core, server, position, servers } => {
+                server.set_available(false);
+                core.with_scheduler(|s| s.on_removed(server.id, *position, servers));
+            }
+            Effect::Rescheduled { core, kind, servers } => {
+                let mut scheduler = scheduler::build(*kind, seed ^ u64::from(core.source.0));
+                scheduler.on_changed(servers);
+                core.set_scheduler(scheduler);
+            }
+        }
+    }
+}
+
+fn family(key: ServiceKey) -> usize {
+    usize::from(key.address.is_ipv6())
+}
+
+fn steering(services: &Services, state: &State) -> Vec<SteeredService> {
+    let trashed = |core: &Arc<ServiceCore>| -> Vec<SocketAddr> {
+        state
+            .trash
+            .iter()
+            .filter(|trashed| trashed.core.key == core.key)
+            .map(|trashed| SocketAddr::new(trashed.server.address, trashed.server.port))
+            .collect()
+    };
+    let steered = |core: &Arc<ServiceCore>, servers: &[Arc<RealServer>], accepts| SteeredService {
+        key: core.key,
+        source: core.source,
+        servers: servers
+            .iter()
+            .map(|server| SocketAddr::new(server.address, server.port))
+            .chain(if state.trash.is_empty() { Vec::new() } else { trashed(core) })
+            .collect(),
+        accepts,
+    };
+    services
+        .iter()
+        .map(|service| steered(&service.core, &service.servers, true))
+        .chain(
+            state
+                .retired
+                .iter()
+                .filter(|core| services.get(&core.key).is_none())
+                .map(|core| steered(core, &[], false)),
+        )
+        .collect()
+}

@@ -1,0 +1,197 @@
+//! Connections: the table workers share, its keys and its expiry (`net/netfilter/ipvs/ip_vs_conn.c`).
+//!
+//! The table is split into shards by **client address**, one mutex each, so that both directions of a connection,
+//! and the ICMP errors about it, meet in the same shard whatever worker they arrive at. An entry is indexed twice:
+//! as clients' packets name it (client, virtual) and as servers' packets do (client as the server sees it,
+//! server).
+
+mod arena;
+mod shard;
+mod table;
+mod wheel;
+
+pub use shard::{Handle, Shard};
+pub use table::ConnectionTable;
+
+use crate::director::Time;
+use crate::director::packet::Transport;
+use crate::director::protocol::{NEW_CONNECTION_TIMEOUT, State, TcpState};
+use crate::director::service::{RealServer, ServiceCore};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use sync_proto::ConnFlags;
+
+/// How a client's packet names its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct InboundKey {
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// Who asks.
+    pub client: SocketAddr,
+    /// What is asked for.
+    pub virtual_address: SocketAddr,
+}
+
+/// How a server's packet names its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OutboundKey {
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// The client as the server sees it.
+    pub client: SocketAddr,
+    /// Who answers.
+    pub server: SocketAddr,
+}
+
+/// One connection (`struct ip_vs_conn`).
+///
+/// Ports and addresses are laid out for size: a million of these is what a busy director holds.
+#[derive(Debug)]
+pub struct Connection {
+    client: IpAddr,
+    virtual_address: IpAddr,
+    client_port: u16,
+    /// The client's port as the server sees it; differs from `client_port` only where the client already uses that
+    /// port towards the same server through another service.
+    server_side_client_port: u16,
+    virtual_port: u16,
+    server_port: u16,
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// The protocol's state.
+    pub state: State,
+    /// Flags, as the synchronisation protocol numbers them.
+    pub flags: ConnFlags,
+    timeout_millis: u32,
+    /// The real server that has it.
+    pub server: Arc<RealServer>,
+    /// The service that made it.
+    pub service: Arc<ServiceCore>,
+}
+
+impl Connection {
+    /// A connection that `key` names, to port `server_port` of `server`, in its first state.
+    pub fn new(
+        key: &InboundKey,
+        server: Arc<RealServer>,
+        server_port: u16,
+        server_side_client_port: u16,
+        service: Arc<ServiceCore>,
+    ) -> Connection {
+        let mut flags = ConnFlags::default();
+        flags.insert(ConnFlags::INACTIVE);
+        Connection {
+            client: key.client.ip(),
+            virtual_address: key.virtual_address.ip(),
+            client_port: key.client.port(),
+            server_side_client_port,
+            virtual_port: key.virtual_address.port(),
+            server_port,
+            transport: key.transport,
+            state: match key.transport {
+                Transport::Tcp => State::Tcp(TcpState::None),
+                Transport::Udp => State::Udp,
+            },
+            flags,
+            timeout_millis: millis(NEW_CONNECTION_TIMEOUT),
+            server,
+            service,
+        }
+    }
+
+    /// The client.
+    pub fn client(&self) -> SocketAddr {
+        SocketAddr::new(self.client, self.client_port)
+    }
+
+    /// The client as the server sees it.
+    pub fn server_side_client(&self) -> SocketAddr {
+        SocketAddr::new(self.client, self.server_side_client_port)
+    }
+
+    /// Whether the server sees another client port than the client has.
+    pub fn translates_client_port(&self) -> bool {
+        self.client_port != self.server_side_client_port
+    }
+
+    /// The virtual address and port.
+    pub fn virtual_address(&self) -> SocketAddr {
+        SocketAddr::new(self.virtual_address, self.virtual_port)
+    }
+
+    /// The real server's address and the port in use on it.
+    pub fn server_address(&self) -> SocketAddr {
+        SocketAddr::new(self.server.address, self.server_port)
+    }
+
+    /// How long the connection lasts without a packet.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(u64::from(self.timeout_millis))
+    }
+
+    /// Changes how long the connection lasts without a packet; 49 days at most.
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout_millis = millis(timeout);
+    }
+
+    /// Whether the connection counts as active.
+    pub fn is_active(&self) -> bool {
+        !self.flags.contains(ConnFlags::INACTIVE)
+    }
+
+    /// The key of the client's packets.
+    pub fn inbound_key(&self) -> InboundKey {
+        InboundKey {
+            transport: self.transport,
+            client: self.client(),
+            virtual_address: self.virtual_address(),
+        }
+    }
+
+    /// The key of the server's packets.
+    pub fn outbound_key(&self) -> OutboundKey {
+        OutboundKey {
+            transport: self.transport,
+            client: self.server_side_client(),
+            server: self.server_address(),
+        }
+    }
+}
+
+fn millis(timeout: Duration) -> u32 {
+    u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// A connection as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionView {
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// The client.
+    pub client: SocketAddr,
+    /// The virtual address and port.
+    pub virtual_address: SocketAddr,
+    /// The real server.
+    pub server: SocketAddr,
+    /// The protocol's state.
+    pub state: State,
+    /// When it ends unless packets come.
+    pub expires: Duration,
+    /// Its flags.
+    pub flags: ConnFlags,
+}
+
+impl ConnectionView {
+    fn new(connection: &Connection, deadline: Time, now: Time) -> ConnectionView {
+        ConnectionView {
+            transport: connection.transport,
+            client: connection.client(),
+            virtual_address: connection.virtual_address(),
+            server: connection.server_address(),
+            state: connection.state,
+            expires: deadline.since(now),
+            flags: connection.flags,
+        }
+    }
+}

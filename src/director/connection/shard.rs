@@ -1,0 +1,216 @@
+//! One shard of the connection table.
+
+use super::arena::Arena;
+use super::wheel::{Timed, Timer, Wheel};
+use super::{Connection, ConnectionView, InboundKey, OutboundKey};
+use crate::director::{TableHasher, Time};
+use hashbrown::HashTable;
+use std::hash::{BuildHasher, Hash};
+
+/// Names an entry while the shard stays locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handle(u32);
+
+/// The connections of some clients.
+#[derive(Debug)]
+pub struct Shard {
+    arena: Arena<Entry>,
+    inbound: HashTable<u32>,
+    outbound: HashTable<u32>,
+    wheel: Wheel,
+    hasher: TableHasher,
+}
+
+#[derive(Debug)]
+struct Entry {
+    connection: Connection,
+    timer: Timer,
+}
+
+impl Timed for Entry {
+    fn timer(&self) -> &Timer {
+        &self.timer
+    }
+    fn timer_mut(&mut self) -> &mut Timer {
+        &mut self.timer
+    }
+}
+
+impl Shard {
+    pub(super) fn new(hasher: TableHasher) -> Shard {
+        Shard {
+            arena: Arena::new(),
+            inbound: HashTable::new(),
+            outbound: HashTable::new(),
+            wheel: Wheel::new(),
+            hasher,
+        }
+    }
+
+    /// The number of connections.
+    pub fn len(&self) -> usize {
+        self.arena.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The connection of a client's packet. One whose time is over counts as absent.
+    pub fn find_inbound(&self, key: &InboundKey, now: Time) -> Option<Handle> {
+        self.inbound
+            .find(self.hash(key), |&entry| self.arena.get(entry).connection.inbound_key() == *key)
+            .map(|&entry| Handle(entry))
+            .filter(|handle| self.is_alive(*handle, now))
+    }
+
+    /// The connection of a server's packet. One whose time is over counts as absent.
+    pub fn find_outbound(&self, key: &OutboundKey, now: Time) -> Option<Handle> {
+        self.outbound
+            .find(self.hash(key), |&entry| self.arena.get(entry).connection.outbound_key() == *key)
+            .map(|&entry| Handle(entry))
+            .filter(|handle| self.is_alive(*handle, now))
+    }
+
+    /// Files a new connection. Entries of the same keys whose time is over give way; a live one must not exist.
+    pub(super) fn insert(
+        &mut self,
+        connection: Connection,
+        now: Time,
+        mut removed: impl FnMut(Connection),
+    ) -> Handle {
+        let (inbound, outbound) = (connection.inbound_key(), connection.outbound_key());
+        let stale = [
+            self.inbound
+                .find(self.hash(&inbound), |&e| self.arena.get(e).connection.inbound_key() == inbound),
+            self.outbound
+                .find(self.hash(&outbound), |&e| self.arena.get(e).connection.outbound_key() == outbound),
+        ]
+        .map(|found| found.copied());
+        if let Some(entry) = stale[0] {
+            removed(self.take(Handle(entry)));
+        }
+        if let Some(entry) = stale[1].filter(|entry| stale[0] != Some(*entry)) {
+            removed(self.take(Handle(entry)));
+        }
+        let deadline = now + connection.timeout();
+        let entry = self.arena.insert(Entry { connection, timer: Timer::unfiled() });
+        let (arena, hasher) = (&self.arena, &self.hasher);
+        self.inbound.insert_unique(hash(hasher, &inbound), entry, |&e| {
+            hash(hasher, &arena.get(e).connection.inbound_key())
+        });
+        self.outbound.insert_unique(hash(hasher, &outbound), entry, |&e| {
+            hash(hasher, &arena.get(e).connection.outbound_key())
+        });
+        self.wheel.insert(&mut self.arena, entry, deadline);
+        Handle(entry)
+    }
+
+    /// The connection.
+    pub fn get(&self, handle: Handle) -> &Connection {
+        &self.arena.get(handle.0).connection
+    }
+
+    /// The connection, to change its state. Its keys cannot change.
+    pub fn get_mut(&mut self, handle: Handle) -> &mut Connection {
+        &mut self.arena.get_mut(handle.0).connection
+    }
+
+    /// Restarts the connection's timer with its timeout.
+    pub fn restart_timer(&mut self, handle: Handle, now: Time) {
+        let deadline = now + self.get(handle).timeout();
+        self.wheel.reschedule(&mut self.arena, handle.0, deadline);
+    }
+
+    /// Takes the connection out.
+    pub(super) fn take(&mut self, handle: Handle) -> Connection {
+        self.wheel.remove(&mut self.arena, handle.0);
+        self.forget(handle.0)
+    }
+
+    /// Takes out every connection whose time is over.
+    pub(super) fn expire(&mut self, now: Time, mut removed: impl FnMut(Connection)) {
+        let Shard { arena, inbound, outbound, wheel, hasher } = self;
+        wheel.sweep(arena, now, |arena, entry| {
+            removed(unindex(arena, inbound, outbound, hasher, entry));
+        });
+    }
+
+    /// What the shard holds, for people.
+    pub(super) fn views(&self, now: Time) -> Vec<ConnectionView> {
+        self.arena
+            .indices()
+            .map(|entry| self.arena.get(entry))
+            .filter(|entry| entry.timer.deadline() > now)
+            .map(|entry| ConnectionView::new(&entry.connection, entry.timer.deadline(), now))
+            .collect()
+    }
+
+    /// All connections, those included whose time is over but that were not swept yet.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Connection> {
+        self.arena.indices().map(|entry| self.get(Handle(entry)))
+    }
+
+    /// Checks that arena, indexes and each other agree.
+    ///
+    /// # Panics
+    /// If they do not.
+    pub fn check_invariants(&self) {
+        assert_eq!(
+            self.inbound.len(),
+            self.arena.len(),
+            "each entry is indexed once by its client's packets"
+        );
+        assert_eq!(
+            self.outbound.len(),
+            self.arena.len(),
+            "each entry is indexed once by its server's packets"
+        );
+        for entry in self.arena.indices() {
+            let connection = self.get(Handle(entry));
+            let inbound = connection.inbound_key();
+            let outbound = connection.outbound_key();
+            let found =
+                self.inbound.find(self.hash(&inbound), |&e| self.get(Handle(e)).inbound_key() == inbound);
+            assert_eq!(found, Some(&entry));
+            let found =
+                self.outbound.find(self.hash(&outbound), |&e| self.get(Handle(e)).outbound_key() == outbound);
+            assert_eq!(found, Some(&entry));
+        }
+    }
+
+    fn is_alive(&self, handle: Handle, now: Time) -> bool {
+        self.arena.get(handle.0).timer.deadline() > now
+    }
+
+    fn forget(&mut self, entry: u32) -> Connection {
+        unindex(&mut self.arena, &mut self.inbound, &mut self.outbound, &self.hasher, entry)
+    }
+
+    fn hash(&self, key: &impl Hash) -> u64 {
+        hash(&self.hasher, key)
+    }
+}
+
+fn hash(hasher: &TableHasher, key: &impl Hash) -> u64 {
+    hasher.hash_one(key)
+}
+
+fn unindex(
+    arena: &mut Arena<Entry>,
+    inbound: &mut HashTable<u32>,
+    outbound: &mut HashTable<u32>,
+    hasher: &TableHasher,
+    entry: u32,
+) -> Connection {
+    let connection = &arena.get(entry).connection;
+    for (table, hash) in [
+        (inbound, hash(hasher, &connection.inbound_key())),
+        (outbound, hash(hasher, &connection.outbound_key())),
+    ] {
+        let found = table.find_entry(hash, |&indexed| indexed == entry).expect("every entry is indexed");
+        found.remove();
+    }
+    arena.remove(entry).connection
+}

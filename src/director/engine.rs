@@ -1,0 +1,355 @@
+//! The engine: one packet in, one verdict out (`net/netfilter/ipvs/ip_vs_core.c`).
+//!
+//! Steering only brings what may be ours: packets to a virtual address, packets whose source is a real server's
+//! address and port, ICMP errors that embed either. The engine finds out what really is.
+
+use super::connection::{
+    Connection, ConnectionTable, ConnectionView, Handle, InboundKey, OutboundKey, Shard,
+};
+use super::packet::{FlowInfo, IcmpErrorInfo, IcmpRewrite, Packet, Parsed, Rewrite, TcpFlags};
+use super::protocol::{Direction, TcpEvent, starts_connection};
+use super::service::{RealServer, Services, VirtualService};
+use super::{DropReason, Limits, PacketMeta, Refusal, TableHasher, Time, Verdict};
+use arc_swap::ArcSwap;
+use std::hash::BuildHasher;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use sync_proto::ConnFlags;
+
+/// How often the table is swept; an entry is removed at most this much after its time.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// How many ports are tried to stand in for a client's before the connection is refused.
+const PORT_ATTEMPTS: u16 = 64;
+const FIRST_STAND_IN_PORT: u16 = 1024;
+
+/// The director. Every method may be called from any thread.
+#[derive(Debug)]
+pub struct Director {
+    pub(super) services: ArcSwap<Services>,
+    pub(super) changes: super::change::Changes,
+    pub(super) hasher: TableHasher,
+    table: ConnectionTable,
+    drops: [AtomicU64; DropReason::ALL.len()],
+}
+
+impl Director {
+    /// A director without services. `seed` must be unpredictable to clients: the table is hashed with it.
+    pub fn new(limits: Limits, seed: u64) -> Director {
+        let hasher = TableHasher::new(seed);
+        Director {
+            services: ArcSwap::from_pointee(Services::empty(&hasher)),
+            changes: super::change::Changes::new(seed),
+            table: ConnectionTable::new(limits.max_connections, &hasher),
+            hasher,
+            drops: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
+    /// Decides the fate of one packet, rewriting it in place where the verdict says so.
+    pub fn handle_packet(&self, now: Time, meta: &PacketMeta, bytes: &mut [u8]) -> Verdict {
+        let services = self.services.load();
+        let mut packet = Packet::new(bytes, meta);
+        let decided = packet.parse().and_then(|parsed| match parsed {
+            Parsed::Flow(flow) => self.handle_flow(now, &services, &mut packet, &flow),
+            Parsed::IcmpError(error) => self.handle_icmp_error(now, &mut packet, &error),
+            Parsed::Other => Ok(Verdict::Accept),
+        });
+        decided.unwrap_or_else(|reason| {
+            self.drops[reason as usize].fetch_add(1, Ordering::Relaxed);
+            Verdict::Drop(reason)
+        })
+    }
+
+    /// Ends what has lasted long enough. Call it when [`Director::next_timeout`] says so.
+    pub fn handle_timeout(&self, now: Time) {
+        self.table.expire(now);
+    }
+
+    /// How long the caller may wait before [`Director::handle_timeout`]; `None`: nothing can expire.
+    pub fn next_timeout(&self) -> Option<Duration> {
+        (!self.table.is_empty()).then_some(SWEEP_INTERVAL)
+    }
+
+    /// The services as they are now.
+    pub fn services(&self) -> Arc<Services> {
+        self.services.load_full()
+    }
+
+    /// All connections, a part at a time, so that no caller needs room for all of them.
+    pub fn connections(&self, now: Time) -> impl Iterator<Item = Vec<ConnectionView>> + '_ {
+        self.table.views(now)
+    }
+
+    /// The number of connections, and how many there may be.
+    pub fn connection_count(&self) -> (usize, usize) {
+        (self.table.len(), self.table.capacity())
+    }
+
+    /// How many packets were dropped for `reason`.
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize].load(Ordering::Relaxed)
+    }
+
+    /// Checks that everything that is held twice agrees.
+    ///
+    /// # Panics
+    /// If it does not. Call it while nobody else uses the director.
+    pub fn check_invariants(&self) {
+        let services = self.services.load();
+        let configured = services.iter().flat_map(|service| service.servers.iter().cloned());
+        let servers: Vec<Arc<RealServer>> = configured.chain(self.changes.removed_servers()).collect();
+        self.table.check_invariants(servers.iter().map(AsRef::as_ref));
+    }
+
+    fn handle_flow(
+        &self,
+        now: Time,
+        services: &Services,
+        packet: &mut Packet<'_>,
+        flow: &FlowInfo,
+    ) -> Result<Verdict, DropReason> {
+        if services.has_address(flow.destination.ip())
+            && let Some(verdict) = self.handle_request(now, services, packet, flow)?
+        {
+            return Ok(verdict);
+        }
+        if let Some(verdict) = self.handle_reply(now, services, packet, flow)? {
+            return Ok(verdict);
+        }
+        // To a virtual address, but of no connection and for no service.
+        Ok(if services.has_address(flow.destination.ip()) {
+            Verdict::Refuse(Refusal::NotServed)
+        } else {
+            Verdict::Accept
+        })
+    }
+
+    /// A packet to a virtual address (`ip_vs_in_hook`). `None`: it is no request.
+    fn handle_request(
+        &self,
+        now: Time,
+        services: &Services,
+        packet: &mut Packet<'_>,
+        flow: &FlowInfo,
+    ) -> Result<Option<Verdict>, DropReason> {
+        let key =
+            InboundKey { transport: flow.transport, client: flow.source, virtual_address: flow.destination };
+        let mut shard = self.table.shard(flow.source.ip());
+        let mut found = shard.find_inbound(&key, now);
+        if let Some(handle) = found
+            && starts_anew(shard.get(handle), flow)
+        {
+            self.table.remove(&mut shard, handle);
+            found = None;
+        }
+        let handle = match found {
+            Some(handle) if !shard.get(handle).server.is_available() => {
+                return Err(DropReason::ServerRemoved);
+            }
+            Some(handle) => handle,
+            None => {
+                if flow.tcp_flags.is_some_and(|flags| !starts_connection(flags.0)) {
+                    return Ok(None);
+                }
+                let Some(service) = services.find(flow.transport, flow.destination) else { return Ok(None) };
+                let Some(server) = service.schedule() else {
+                    return Ok(Some(Verdict::Refuse(Refusal::NoServer)));
+                };
+                self.connect(now, &mut shard, &key, service, server)?
+            }
+        };
+        let connection = shard.get_mut(handle);
+        connection.server.stats.count_in(flow.len);
+        connection.service.stats.count_in(flow.len);
+        advance(connection, services, Direction::Input, flow);
+        let rewrite = Rewrite {
+            source: connection.translates_client_port().then(|| connection.server_side_client()),
+            destination: Some(connection.server_address()),
+        };
+        shard.restart_timer(handle, now);
+        drop(shard);
+        let rewritten = packet.rewrite(flow, rewrite)?;
+        Ok(Some(Verdict::Forward { rewritten: Some(rewritten), source: None }))
+    }
+
+    /// A packet from where a real server is (`ip_vs_out_hook`). `None`: it belongs to no connection.
+    fn handle_reply(
+        &self,
+        now: Time,
+        services: &Services,
+        packet: &mut Packet<'_>,
+        flow: &FlowInfo,
+    ) -> Result<Option<Verdict>, DropReason> {
+        let key = OutboundKey { transport: flow.transport, client: flow.destination, server: flow.source };
+        let mut shard = self.table.shard(flow.destination.ip());
+        let Some(handle) = shard.find_outbound(&key, now) else { return Ok(None) };
+        if answers_another_syn(shard.get(handle), flow) {
+            self.table.remove(&mut shard, handle);
+            return Ok(None);
+        }
+        let connection = shard.get_mut(handle);
+        if connection.server.is_available() {
+            connection.server.stats.count_out(flow.len);
+            connection.service.stats.count_out(flow.len);
+        }
+        advance(connection, services, Direction::Output, flow);
+        let source = connection.service.source;
+        let client = connection.translates_client_port().then(|| connection.client());
+        shard.restart_timer(handle, now);
+        drop(shard);
+        let rewritten = match client {
+            Some(client) => Some(packet.rewrite(flow, Rewrite { source: None, destination: Some(client) })?),
+            None => None,
+        };
+        Ok(Some(Verdict::Forward { rewritten, source: Some(source) }))
+    }
+
+    /// An ICMP error, in either direction (`ip_vs_in_icmp`, `ip_vs_out_icmp`). Timers are not restarted.
+    fn handle_icmp_error(
+        &self,
+        now: Time,
+        packet: &mut Packet<'_>,
+        error: &IcmpErrorInfo,
+    ) -> Result<Verdict, DropReason> {
+        if let Some(verdict) = self.handle_error_about_reply(now, packet, error)? {
+            return Ok(verdict);
+        }
+        Ok(self.handle_error_about_request(now, packet, error)?.unwrap_or(Verdict::Accept))
+    }
+
+    /// An error about a packet that we sent to a client in the name of a virtual address: on to the server.
+    fn handle_error_about_reply(
+        &self,
+        now: Time,
+        packet: &mut Packet<'_>,
+        error: &IcmpErrorInfo,
+    ) -> Result<Option<Verdict>, DropReason> {
+        let key = InboundKey {
+            transport: error.embedded_transport,
+            client: error.embedded_destination,
+            virtual_address: error.embedded_source,
+        };
+        let shard = self.table.shard(key.client.ip());
+        let Some(handle) = shard.find_inbound(&key, now) else { return Ok(None) };
+        let connection = shard.get(handle);
+        connection.server.stats.count_in(error.len);
+        connection.service.stats.count_in(error.len);
+        let server = connection.server_address();
+        let rewrite = IcmpRewrite {
+            destination: Some(server.ip()),
+            embedded_source: Some(server),
+            embedded_destination: connection
+                .translates_client_port()
+                .then(|| connection.server_side_client()),
+            ..IcmpRewrite::default()
+        };
+        drop(shard);
+        let rewritten = packet.rewrite_icmp_error(error, rewrite)?;
+        Ok(Some(Verdict::Forward { rewritten: Some(rewritten), source: None }))
+    }
+
+    /// An error about a packet that we sent to a server for a client: on to the client.
+    fn handle_error_about_request(
+        &self,
+        now: Time,
+        packet: &mut Packet<'_>,
+        error: &IcmpErrorInfo,
+    ) -> Result<Option<Verdict>, DropReason> {
+        let key = OutboundKey {
+            transport: error.embedded_transport,
+            client: error.embedded_source,
+            server: error.embedded_destination,
+        };
+        let shard = self.table.shard(key.client.ip());
+        let Some(handle) = shard.find_outbound(&key, now) else { return Ok(None) };
+        let connection = shard.get(handle);
+        if connection.server.is_available() {
+            connection.server.stats.count_out(error.len);
+            connection.service.stats.count_out(error.len);
+        }
+        let rewrite = IcmpRewrite {
+            embedded_source: connection.translates_client_port().then(|| connection.client()),
+            embedded_destination: Some(connection.virtual_address()),
+            ..IcmpRewrite::default()
+        };
+        let source = connection.service.source;
+        drop(shard);
+        let rewritten = packet.rewrite_icmp_error(error, rewrite)?;
+        Ok(Some(Verdict::Forward { rewritten: Some(rewritten), source: Some(source) }))
+    }
+
+    /// Makes the connection of a first packet.
+    fn connect(
+        &self,
+        now: Time,
+        shard: &mut Shard,
+        key: &InboundKey,
+        service: &VirtualService,
+        server: &Arc<RealServer>,
+    ) -> Result<Handle, DropReason> {
+        let server_port = if server.port == 0 { key.virtual_address.port() } else { server.port };
+        let port = self.server_side_port(now, shard, key, SocketAddr::new(server.address, server_port))?;
+        let connection =
+            Connection::new(key, Arc::clone(server), server_port, port, Arc::clone(&service.core));
+        let handle = self.table.insert(shard, connection, now).ok_or(DropReason::TableFull)?;
+        server.stats.count_conn();
+        service.core.stats.count_conn();
+        Ok(handle)
+    }
+
+    /// The client port the server is to see: the client's own, unless the client already uses it towards this
+    /// server through another service. Then the server could not tell the two connections apart, nor we its
+    /// replies, and another port stands in.
+    fn server_side_port(
+        &self,
+        now: Time,
+        shard: &Shard,
+        key: &InboundKey,
+        server: SocketAddr,
+    ) -> Result<u16, DropReason> {
+        let own = key.client.port();
+        let span = u16::MAX - FIRST_STAND_IN_PORT + 1;
+        let start = self.hasher.hash_one(key) as u16 % span;
+        std::iter::once(own)
+            .chain((0..PORT_ATTEMPTS).map(|step| {
+                let offset = (u32::from(start) + u32::from(step)) % u32::from(span);
+                FIRST_STAND_IN_PORT + offset as u16
+            }))
+            .find(|&port| {
+                let client = SocketAddr::new(key.client.ip(), port);
+                let outbound = OutboundKey { transport: key.transport, client, server };
+                shard.find_outbound(&outbound, now).is_none()
+            })
+            .ok_or(DropReason::PortsExhausted)
+    }
+}
+
+/// Whether a client re-uses its port for a new connection while the old one is closing: rescheduled at once
+/// (`conn_reuse_mode` = 1; `is_new_conn_expected`).
+fn starts_anew(connection: &Connection, flow: &FlowInfo) -> bool {
+    flow.tcp_flags.is_some_and(TcpFlags::syn) && connection.state.is_reusable()
+}
+
+/// Whether the server answers a SYN that did not come through us: the client re-uses the port of a connection that
+/// is over to reach the server directly. `ip_vs_out` would rewrite that client's packets; see docs/differences.md.
+fn answers_another_syn(connection: &Connection, flow: &FlowInfo) -> bool {
+    flow.tcp_flags.is_some_and(TcpFlags::syn) && connection.state.is_reusable()
+}
+
+/// Takes the connection's state, timeout and activity one packet further.
+fn advance(connection: &mut Connection, services: &Services, direction: Direction, flow: &FlowInfo) {
+    let event = flow.tcp_flags.and_then(|flags| TcpEvent::from_flags(flags.0));
+    let step = connection.state.advance(direction, event, &services.timeouts);
+    connection.state = step.state;
+    connection.set_timeout(step.timeout);
+    if let Some(active) = step.activity {
+        if active {
+            connection.flags.remove(ConnFlags::INACTIVE);
+        } else {
+            connection.flags.insert(ConnFlags::INACTIVE);
+        }
+        connection.server.set_connection_active(active);
+    }
+}

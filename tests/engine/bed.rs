@@ -1,0 +1,259 @@
+//! A director on a bench: virtual time, packets built by an independent library.
+
+use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
+use nfvs::director::packet::Transport;
+use nfvs::director::scheduler::SchedulerKind;
+use nfvs::director::service::{ForwardMethod, ServiceKey, Weight};
+use nfvs::director::{
+    Command, Director, Hook, Limits, PacketMeta, ReplySource, ServerSpec, ServiceSpec, Time, Verdict,
+};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+pub(crate) const SYN: u8 = 0x02;
+pub(crate) const ACK: u8 = 0x10;
+pub(crate) const FIN: u8 = 0x01;
+pub(crate) const RST: u8 = 0x04;
+
+pub(crate) struct Bed {
+    pub director: Director,
+    pub now: Time,
+}
+
+impl Bed {
+    pub(crate) fn new() -> Bed {
+        Bed::with_limit(1 << 16)
+    }
+
+    pub(crate) fn with_limit(max_connections: usize) -> Bed {
+        Bed { director: Director::new(Limits { max_connections }, 7), now: Time::from_millis(1_000_000) }
+    }
+
+    /// A bed with one service.
+    pub(crate) fn serving(protocol: Transport, address: &str, kind: SchedulerKind, servers: &[&str]) -> Bed {
+        let bed = Bed::new();
+        bed.add(protocol, address, kind, servers);
+        bed
+    }
+
+    pub(crate) fn add(
+        &self,
+        transport: Transport,
+        address: &str,
+        scheduler: SchedulerKind,
+        servers: &[&str],
+    ) {
+        let key = key(transport, address);
+        let name = key.to_string();
+        let servers = servers.iter().map(|address| server(address, 1)).collect();
+        self.director.apply(&[Command::AddService(ServiceSpec { key, name, scheduler, servers })]).unwrap();
+    }
+
+    pub(crate) fn pass(&mut self, seconds: u64) {
+        self.now = self.now + Duration::from_secs(seconds);
+        self.director.handle_timeout(self.now);
+    }
+
+    /// Handles a packet, and checks that a rewritten one has right checksums.
+    pub(crate) fn handle(&self, bytes: &mut [u8]) -> Verdict {
+        let original_len = bytes.len();
+        let meta = PacketMeta { hook: Hook::Prerouting, checksum_owed: false, original_len };
+        let verdict = self.director.handle_packet(self.now, &meta, bytes);
+        if let Verdict::Forward { rewritten: Some(_), .. } = verdict {
+            assert_right_checksums(bytes);
+        }
+        verdict
+    }
+
+    /// A TCP segment from `from` to `to`; where it went.
+    pub(crate) fn tcp(&self, from: &str, to: &str, flags: u8) -> Outcome {
+        let mut bytes = tcp(from, to, flags, b"");
+        let verdict = self.handle(&mut bytes);
+        Outcome::new(verdict, &bytes)
+    }
+
+    pub(crate) fn udp(&self, from: &str, to: &str) -> Outcome {
+        let mut bytes = udp(from, to, b"question");
+        let verdict = self.handle(&mut bytes);
+        Outcome::new(verdict, &bytes)
+    }
+
+    pub(crate) fn states(&self) -> Vec<String> {
+        let mut all: Vec<String> = self
+            .director
+            .connections(self.now)
+            .flatten()
+            .map(|c| {
+                format!(
+                    "{} {} -> {} -> {} {} {} {}",
+                    c.transport,
+                    c.client,
+                    c.virtual_address,
+                    c.server,
+                    c.state,
+                    c.expires.as_secs(),
+                    c.flags
+                )
+            })
+            .collect();
+        all.sort();
+        all
+    }
+}
+
+/// What became of a packet, with the endpoints it has afterwards.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Outcome {
+    pub verdict: Verdict,
+    pub from: SocketAddr,
+    pub to: SocketAddr,
+}
+
+impl Outcome {
+    fn new(verdict: Verdict, bytes: &[u8]) -> Outcome {
+        let (from, to) = endpoints(bytes);
+        Outcome { verdict, from, to }
+    }
+
+    /// Where the packet was forwarded to.
+    #[track_caller]
+    pub(crate) fn destination(&self) -> String {
+        assert!(matches!(self.verdict, Verdict::Forward { .. }), "{:?}", self.verdict);
+        self.to.to_string()
+    }
+
+    /// What the kernel is told to write as its source.
+    #[track_caller]
+    pub(crate) fn source(&self) -> ReplySource {
+        let Verdict::Forward { source: Some(source), .. } = self.verdict else {
+            panic!("not a reply: {:?}", self.verdict)
+        };
+        source
+    }
+}
+
+pub(crate) fn key(transport: Transport, address: &str) -> ServiceKey {
+    let address: SocketAddr = address.parse().unwrap();
+    ServiceKey { transport, address: address.ip(), port: address.port() }
+}
+
+pub(crate) fn server(address: &str, weight: u32) -> ServerSpec {
+    ServerSpec {
+        address: address.parse().unwrap(),
+        weight: Weight::new(weight).unwrap(),
+        forward: ForwardMethod::Nat,
+    }
+}
+
+pub(crate) fn tcp(from: &str, to: &str, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
+    let mut header = etherparse::TcpHeader::new(from.port(), to.port(), 1000, 4096);
+    header.syn = flags & SYN != 0;
+    header.ack = flags & ACK != 0;
+    header.fin = flags & FIN != 0;
+    header.rst = flags & RST != 0;
+    header.psh = flags & 0x08 != 0;
+    let mut bytes = Vec::new();
+    ip(from.ip(), to.ip()).tcp_header(header).write(&mut bytes, payload).unwrap();
+    bytes
+}
+
+pub(crate) fn udp(from: &str, to: &str, payload: &[u8]) -> Vec<u8> {
+    let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
+    let mut bytes = Vec::new();
+    ip(from.ip(), to.ip()).udp(from.port(), to.port()).write(&mut bytes, payload).unwrap();
+    bytes
+}
+
+/// An ICMP destination-unreachable from `from` to `to` about the packet `about`.
+pub(crate) fn unreachable(from: &str, to: &str, about: &[u8]) -> Vec<u8> {
+    let (from, to): (IpAddr, IpAddr) = (from.parse().unwrap(), to.parse().unwrap());
+    let mut bytes = Vec::new();
+    match from {
+        IpAddr::V4(_) => ip(from, to).icmpv4_raw(3, 3, [0; 4]).write(&mut bytes, about).unwrap(),
+        IpAddr::V6(_) => ip(from, to).icmpv6_raw(1, 4, [0; 4]).write(&mut bytes, about).unwrap(),
+    }
+    bytes
+}
+
+fn ip(from: IpAddr, to: IpAddr) -> etherparse::PacketBuilderStep<etherparse::IpHeaders> {
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => PacketBuilder::ipv4(from.octets(), to.octets(), 64),
+        (IpAddr::V6(from), IpAddr::V6(to)) => PacketBuilder::ipv6(from.octets(), to.octets(), 64),
+        _ => panic!("addresses of two families"),
+    }
+}
+
+pub(crate) fn endpoints(bytes: &[u8]) -> (SocketAddr, SocketAddr) {
+    let sliced = SlicedPacket::from_ip(bytes).unwrap();
+    let (from, to) = addresses(&sliced);
+    let (source, destination) = match sliced.transport {
+        Some(TransportSlice::Tcp(tcp)) => (tcp.source_port(), tcp.destination_port()),
+        Some(TransportSlice::Udp(udp)) => (udp.source_port(), udp.destination_port()),
+        _ => (0, 0),
+    };
+    (SocketAddr::new(from, source), SocketAddr::new(to, destination))
+}
+
+pub(crate) fn icmp_payload(bytes: &[u8]) -> &[u8] {
+    match SlicedPacket::from_ip(bytes).unwrap().transport {
+        Some(TransportSlice::Icmpv4(icmp)) => &bytes[bytes.len() - icmp.payload().len()..],
+        Some(TransportSlice::Icmpv6(icmp)) => &bytes[bytes.len() - icmp.payload().len()..],
+        other => panic!("not ICMP: {other:?}"),
+    }
+}
+
+fn addresses(sliced: &SlicedPacket<'_>) -> (IpAddr, IpAddr) {
+    match sliced.net.as_ref().unwrap() {
+        etherparse::NetSlice::Ipv4(v4) => {
+            (v4.header().source_addr().into(), v4.header().destination_addr().into())
+        }
+        etherparse::NetSlice::Ipv6(v6) => {
+            (v6.header().source_addr().into(), v6.header().destination_addr().into())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Recomputes every checksum with the independent library.
+#[track_caller]
+fn assert_right_checksums(bytes: &[u8]) {
+    let sliced = SlicedPacket::from_ip(bytes).unwrap();
+    let (from, to) = addresses(&sliced);
+    if let Some(etherparse::NetSlice::Ipv4(v4)) = &sliced.net {
+        assert_eq!(v4.header().to_header().calc_header_checksum(), v4.header().header_checksum());
+    }
+    let (found, right) = match (sliced.transport.unwrap(), from, to) {
+        (TransportSlice::Tcp(tcp), IpAddr::V4(from), IpAddr::V4(to)) => {
+            (tcp.checksum(), tcp.calc_checksum_ipv4(from.octets(), to.octets()).unwrap())
+        }
+        (TransportSlice::Tcp(tcp), IpAddr::V6(from), IpAddr::V6(to)) => {
+            (tcp.checksum(), tcp.calc_checksum_ipv6(from.octets(), to.octets()).unwrap())
+        }
+        (TransportSlice::Udp(udp), IpAddr::V4(from), IpAddr::V4(to)) => (
+            udp.checksum(),
+            udp.to_header().calc_checksum_ipv4_raw(from.octets(), to.octets(), udp.payload()).unwrap(),
+        ),
+        (TransportSlice::Udp(udp), IpAddr::V6(from), IpAddr::V6(to)) => (
+            udp.checksum(),
+            udp.to_header().calc_checksum_ipv6_raw(from.octets(), to.octets(), udp.payload()).unwrap(),
+        ),
+        (TransportSlice::Icmpv4(icmp), ..) => {
+            let header = icmp.header();
+            (icmp.checksum(), header.icmp_type.calc_checksum(icmp.payload()))
+        }
+        (TransportSlice::Icmpv6(icmp), ..) => {
+            assert!(icmp.is_checksum_valid(octets(from), octets(to)));
+            return;
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(found, right, "checksum of {bytes:02x?}");
+}
+
+fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V6(address) => address.octets(),
+        IpAddr::V4(_) => panic!("not IPv6"),
+    }
+}

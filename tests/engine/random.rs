@@ -1,0 +1,147 @@
+//! Bytes nobody would send, and everything at once.
+
+use crate::bed::{ACK, Bed, FIN, RST, SYN, key, server, tcp, udp, unreachable};
+use nfvs::director::packet::Transport::{Tcp, Udp};
+use nfvs::director::scheduler::SchedulerKind;
+use nfvs::director::{Command, Hook, PacketMeta};
+
+/// As many packets as the engine has to survive.
+const PACKETS: usize = 2_000_000;
+
+fn bed() -> Bed {
+    let bed = Bed::new();
+    bed.add(Tcp, "10.0.0.100:80", SchedulerKind::Rr, &["10.0.2.11:8080", "10.0.3.12:8080"]);
+    bed.add(Udp, "10.0.0.100:53", SchedulerKind::Wlc, &["10.0.2.11:53"]);
+    bed.add(Tcp, "10.0.0.101:0", SchedulerKind::Random, &["10.0.2.11:0"]);
+    bed.add(Tcp, "[fd00::100]:80", SchedulerKind::Wrr, &["[fd00:2::11]:8080"]);
+    bed.add(Udp, "[fd00::100]:53", SchedulerKind::Lc, &["[fd00:2::11]:53"]);
+    bed
+}
+
+fn seeds() -> Vec<Vec<u8>> {
+    let (c4, c6) = ("10.0.1.2:5000", "[fd00:1::2]:5000");
+    let mut seeds = Vec::new();
+    for flags in [SYN, ACK, FIN | ACK, RST, 0, 0x3f] {
+        seeds.push(tcp(c4, "10.0.0.100:80", flags, b"some payload"));
+        seeds.push(tcp("10.0.2.11:8080", c4, flags, b""));
+        seeds.push(tcp(c4, "10.0.0.101:1234", flags, b""));
+        seeds.push(tcp(c6, "[fd00::100]:80", flags, b"some payload"));
+        seeds.push(tcp("[fd00:2::11]:8080", c6, flags, b""));
+    }
+    seeds.push(udp(c4, "10.0.0.100:53", b"odd"));
+    seeds.push(udp("10.0.2.11:53", c4, b"even"));
+    seeds.push(udp(c6, "[fd00::100]:53", b"odd"));
+    seeds.push(udp("[fd00:2::11]:53", c6, b"even"));
+    seeds.push(unreachable("10.0.2.1", "10.0.1.2", &tcp(c4, "10.0.2.11:8080", SYN, b"")));
+    seeds.push(unreachable("10.0.1.2", "10.0.0.100", &tcp("10.0.0.100:80", c4, ACK, b"")));
+    seeds.push(unreachable("fd00:2::1", "fd00:1::2", &udp(c6, "[fd00:2::11]:53", b"q")));
+    seeds.push(unreachable("fd00:1::2", "fd00::100", &tcp("[fd00::100]:80", c6, ACK, b"")));
+    seeds
+}
+
+#[test]
+fn two_million_random_and_mutated_packets_do_no_harm() {
+    let seed = std::env::var("NFVS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0x6e66_7673);
+    println!("seed {seed} (NFVS_SEED chooses another)");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut bed = bed();
+    let seeds = seeds();
+    let mut forwarded = 0_u64;
+    for number in 0..PACKETS {
+        let mut packet = if random.u8(..) < 16 {
+            let mut bytes = vec![0; random.usize(..120)];
+            random.fill(&mut bytes);
+            bytes
+        } else {
+            let mut bytes = seeds[random.usize(..seeds.len())].clone();
+            for _ in 0..random.usize(..4) {
+                let place = random.usize(..bytes.len());
+                bytes[place] = random.u8(..);
+            }
+            if random.u8(..) < 24 {
+                bytes.truncate(random.usize(..=bytes.len()));
+            }
+            bytes
+        };
+        let cut = if random.u8(..) < 8 { random.usize(..200) } else { 0 };
+        let meta = PacketMeta {
+            hook: if random.bool() { Hook::Prerouting } else { Hook::Output },
+            checksum_owed: random.u8(..) < 64,
+            original_len: packet.len() + cut,
+        };
+        let verdict = bed.director.handle_packet(bed.now, &meta, &mut packet);
+        forwarded += u64::from(matches!(verdict, nfvs::director::Verdict::Forward { .. }));
+        if number % 1000 == 0 {
+            bed.pass(random.u64(..30));
+        }
+    }
+    bed.director.check_invariants();
+    // Most mutations leave a packet that is still a packet: the engine was not only refusing.
+    assert!(forwarded > PACKETS as u64 / 8, "{forwarded}");
+}
+
+#[test]
+fn everything_at_once_keeps_the_books_right() {
+    let seed = std::env::var("NFVS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0x6c_7673);
+    println!("seed {seed} (NFVS_SEED chooses another)");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut bed = bed();
+    let servers = ["10.0.2.11:8080", "10.0.3.12:8080", "10.0.4.13:8080"];
+    let service = key(Tcp, "10.0.0.100:80");
+    for step in 0..60_000 {
+        let client = format!("10.0.1.{}:{}", random.u8(1..5), random.u16(1000..1040));
+        let chosen = servers[random.usize(..3)];
+        match random.u8(..) {
+            0..2 => drop(bed.director.apply(&[Command::AddServer(service, server(chosen, random.u32(..4)))])),
+            2..4 => drop(bed.director.apply(&[Command::DeleteServer(service, chosen.parse().unwrap())])),
+            4..6 => {
+                drop(bed.director.apply(&[Command::EditServer(service, server(chosen, random.u32(..4)))]))
+            }
+            6 => {
+                let kind = SchedulerKind::ALL[random.usize(..SchedulerKind::ALL.len())];
+                drop(bed.director.apply(&[Command::EditService { service, scheduler: kind }]));
+            }
+            7 => {
+                drop(bed.director.apply(&[Command::DeleteService(service)]));
+                bed.add(Tcp, "10.0.0.100:80", SchedulerKind::Wrr, &servers);
+            }
+            8..10 => {
+                bed.pass(random.u64(..400));
+                bed.director.empty_trash(bed.now);
+            }
+            10..100 => drop(bed.handle(&mut tcp(chosen, &client, random.u8(..32), b""))),
+            _ => drop(bed.handle(&mut tcp(&client, "10.0.0.100:80", random.u8(..32), b""))),
+        }
+        if step % 500 == 0 {
+            bed.director.check_invariants();
+        }
+    }
+    bed.pass(2000);
+    bed.director.check_invariants();
+    assert_eq!(bed.director.connection_count().0, 0);
+}
+
+#[test]
+fn threads_share_a_director_without_losing_count() {
+    let bed = bed();
+    std::thread::scope(|scope| {
+        for thread in 0..4_u16 {
+            let bed = &bed;
+            scope.spawn(move || {
+                for number in 0..5000_u16 {
+                    let client = format!("10.0.{}.{}:{}", number % 7, thread % 2 + 1, 1024 + number % 800);
+                    let _ = bed.handle(&mut tcp(&client, "10.0.0.100:80", SYN, b""));
+                    let _ = bed.handle(&mut tcp("10.0.2.11:8080", &client, SYN | ACK, b""));
+                    let _ = bed.handle(&mut tcp(
+                        &client,
+                        "10.0.0.100:80",
+                        if number % 3 == 0 { RST } else { ACK },
+                        b"",
+                    ));
+                }
+            });
+        }
+    });
+    bed.director.check_invariants();
+    assert!(bed.director.connection_count().0 > 5000);
+}

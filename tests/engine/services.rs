@@ -1,0 +1,161 @@
+//! Changes through the one door, while connections go on.
+
+use crate::bed::{ACK, Bed, SYN, key, server};
+use nfvs::director::packet::Transport::{Tcp, Udp};
+use nfvs::director::protocol::Timeouts;
+use nfvs::director::scheduler::SchedulerKind::{Rr, Wlc, Wrr};
+use nfvs::director::{Command, CommandError, DropReason, ServiceSpec, Verdict};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+const VIP: &str = "10.0.0.100:80";
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn a_list_of_commands_is_carried_out_whole_or_not_at_all() {
+    let bed = Bed::serving(Tcp, VIP, Rr, &["10.0.2.11:80"]);
+    let service = key(Tcp, VIP);
+    let before = format!("{:?}", bed.director.steering());
+    let refused = bed.director.apply(&[
+        Command::AddServer(service, server("10.0.3.12:80", 1)),
+        Command::EditServer(service, server("10.0.2.11:80", 9)),
+        Command::SetTimeouts(Timeouts { udp: Duration::from_secs(1), ..Timeouts::default() }),
+        Command::AddServer(service, server("10.0.2.11:80", 1)),
+    ]);
+    assert_eq!(refused, Err(CommandError::ServerExists { service, server: address("10.0.2.11:80") }));
+    assert_eq!(format!("{:?}", bed.director.steering()), before);
+    let services = bed.director.services();
+    assert_eq!(services.timeouts, Timeouts::default());
+    assert_eq!(services.get(&service).unwrap().servers[0].weight().get(), 1);
+}
+
+#[test]
+fn every_impossible_command_says_why() {
+    let bed = Bed::serving(Tcp, VIP, Rr, &["10.0.2.11:80"]);
+    let (known, unknown) = (key(Tcp, VIP), key(Udp, VIP));
+    let spec = |key, name: &str| {
+        Command::AddService(ServiceSpec { key, name: name.to_owned(), scheduler: Rr, servers: Vec::new() })
+    };
+    for (command, message) in [
+        (spec(known, "other"), "service tcp 10.0.0.100:80 already exists"),
+        (spec(unknown, "tcp 10.0.0.100:80"), "another service is already called \"tcp 10.0.0.100:80\""),
+        (Command::EditService { service: unknown, scheduler: Wlc }, "no such service: udp 10.0.0.100:80"),
+        (Command::DeleteService(unknown), "no such service: udp 10.0.0.100:80"),
+        (Command::AddServer(unknown, server("10.0.2.11:80", 1)), "no such service: udp 10.0.0.100:80"),
+        (
+            Command::AddServer(known, server("10.0.2.11:80", 1)),
+            "server 10.0.2.11:80 of service tcp 10.0.0.100:80 already exists",
+        ),
+        (
+            Command::EditServer(known, server("10.0.2.11:81", 1)),
+            "service tcp 10.0.0.100:80 has no server 10.0.2.11:81",
+        ),
+        (
+            Command::DeleteServer(known, address("10.0.2.12:80")),
+            "service tcp 10.0.0.100:80 has no server 10.0.2.12:80",
+        ),
+    ] {
+        assert_eq!(bed.director.apply(&[command]).unwrap_err().to_string(), message);
+    }
+}
+
+#[test]
+fn a_removed_server_keeps_replying_gets_nothing_and_comes_back_with_its_counters() {
+    let mut bed = Bed::serving(Tcp, VIP, Rr, &["10.0.2.11:80"]);
+    let service = key(Tcp, VIP);
+    bed.tcp("10.0.1.2:1", VIP, SYN);
+    bed.tcp("10.0.2.11:80", "10.0.1.2:1", SYN | ACK);
+    bed.tcp("10.0.1.2:1", VIP, ACK);
+
+    bed.director.apply(&[Command::DeleteServer(service, address("10.0.2.11:80"))]).unwrap();
+    assert_eq!(bed.tcp("10.0.1.2:1", VIP, ACK).verdict, Verdict::Drop(DropReason::ServerRemoved));
+    assert!(matches!(bed.tcp("10.0.2.11:80", "10.0.1.2:1", ACK).verdict, Verdict::Forward { .. }));
+    assert_eq!(
+        bed.director.steering()[0].servers,
+        [address("10.0.2.11:80")],
+        "its replies are still steered"
+    );
+
+    bed.director.apply(&[Command::AddServer(service, server("10.0.2.11:80", 3))]).unwrap();
+    let services = bed.director.services();
+    let back = &services.get(&service).unwrap().servers[0];
+    assert_eq!((back.active_conns(), back.stats.snapshot().conns, back.weight().get()), (1, 1, 3));
+    assert_eq!(bed.tcp("10.0.1.2:1", VIP, ACK).destination(), "10.0.2.11:80");
+
+    bed.director.apply(&[Command::DeleteServer(service, address("10.0.2.11:80"))]).unwrap();
+    bed.pass(902);
+    assert!(!bed.director.empty_trash(bed.now), "only now is it known to be idle");
+    bed.pass(121);
+    assert!(bed.director.empty_trash(bed.now));
+    assert!(bed.director.steering()[0].servers.is_empty());
+    bed.director.check_invariants();
+}
+
+#[test]
+fn a_deleted_service_still_has_its_replies_named_and_returns_under_the_same_source() {
+    let mut bed = Bed::serving(Tcp, VIP, Rr, &["10.0.2.11:80"]);
+    bed.tcp("10.0.1.2:1", VIP, SYN);
+    let source = bed.tcp("10.0.2.11:80", "10.0.1.2:1", SYN | ACK).source();
+    bed.director.apply(&[Command::DeleteService(key(Tcp, VIP))]).unwrap();
+    let steering = bed.director.steering();
+    assert_eq!((steering.len(), steering[0].accepts, steering[0].source), (1, false, source));
+    assert_eq!(bed.tcp("10.0.2.11:80", "10.0.1.2:1", ACK).source(), source);
+
+    bed.add(Tcp, "10.0.0.101:80", Rr, &["10.0.2.11:80"]);
+    bed.add(Tcp, VIP, Rr, &["10.0.2.11:80"]);
+    bed.tcp("10.0.1.2:7", VIP, SYN);
+    assert_eq!(bed.tcp("10.0.2.11:80", "10.0.1.2:7", SYN | ACK).source(), source);
+    let services = bed.director.services();
+    let again = &services.get(&key(Tcp, VIP)).unwrap().servers[0];
+    assert_eq!((again.total_conns(), again.stats.snapshot().conns), (2, 1), "counters of the new service");
+    bed.pass(1000);
+    bed.director.check_invariants();
+}
+
+#[test]
+fn weight_0_ends_new_connections_only_and_an_edit_is_seen_at_once() {
+    let bed = Bed::serving(Tcp, VIP, Wrr, &["10.0.2.11:80", "10.0.3.12:80"]);
+    let service = key(Tcp, VIP);
+    let first = bed.tcp("10.0.1.2:1", VIP, SYN).destination();
+    bed.director.apply(&[Command::EditServer(service, server(&first, 0))]).unwrap();
+    for port in 2..10 {
+        assert_ne!(bed.tcp(&format!("10.0.1.2:{port}"), VIP, SYN).destination(), first);
+    }
+    assert_eq!(bed.tcp("10.0.1.2:1", VIP, ACK).destination(), first);
+}
+
+#[test]
+fn a_scheduler_is_exchanged_under_running_connections() {
+    let bed = Bed::serving(Udp, "10.0.0.100:53", Rr, &["10.0.2.11:53", "10.0.3.12:53"]);
+    let service = key(Udp, "10.0.0.100:53");
+    bed.udp("10.0.1.2:1", "10.0.0.100:53");
+    bed.director.apply(&[Command::EditService { service, scheduler: Wlc }]).unwrap();
+    bed.udp("10.0.1.2:2", "10.0.0.100:53");
+    let services = bed.director.services();
+    let held: Vec<u32> = services.get(&service).unwrap().servers.iter().map(|s| s.total_conns()).collect();
+    assert_eq!(held, [1, 1]);
+}
+
+#[test]
+fn ten_thousand_services_are_planned_at_once_and_a_later_one_beside_them() {
+    let bed = Bed::new();
+    let services: Vec<Command> = (0..10_000)
+        .map(|n| {
+            Command::AddService(ServiceSpec {
+                key: key(Tcp, &format!("10.1.{}.{}:80", n / 250, n % 250 + 1)),
+                name: format!("s{n}"),
+                scheduler: Wlc,
+                servers: vec![server("10.0.2.11:80", 1)],
+            })
+        })
+        .collect();
+    bed.director.apply(&services).unwrap();
+    bed.add(Tcp, VIP, Rr, &["10.0.2.11:80"]);
+    assert_eq!(bed.tcp("10.0.1.2:1", "10.1.39.250:80", SYN).destination(), "10.0.2.11:80");
+    let steering = bed.director.steering();
+    let sources: std::collections::HashSet<_> = steering.iter().map(|service| service.source).collect();
+    assert_eq!((steering.len(), sources.len()), (10_001, 10_001));
+}
