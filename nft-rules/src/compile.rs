@@ -227,7 +227,7 @@ fn load(field: Field, family: Family, register: u32) -> Vec<Expr> {
     let len = family.address_len();
     vec![match field {
         Field::SourceAddress | Field::DestinationAddress => {
-            payload(NETWORK, address_offset(field, family), len, register)
+            payload(NETWORK, field.network_offset(family), len, register)
         }
         Field::Protocol => meta(libc::NFT_META_L4PROTO, register),
         Field::SourcePort => payload(TRANSPORT, 0, 2, register),
@@ -239,15 +239,6 @@ fn load(field: Field, family: Family, register: u32) -> Vec<Expr> {
             return vec![meta(libc::NFT_META_MARK, register), bitwise(&MARK_MASK.to_ne_bytes(), &[0; 4])];
         }
     }]
-}
-
-fn address_offset(field: Field, family: Family) -> u32 {
-    match (field == Field::SourceAddress, family) {
-        (true, Family::Ip4) => 12,
-        (false, Family::Ip4) => 16,
-        (true, Family::Ip6) => 8,
-        (false, Family::Ip6) => 24,
-    }
 }
 
 fn protocol(number: u8) -> Vec<Expr> {
@@ -283,7 +274,7 @@ fn write_address(field: Field, family: Family) -> Expr {
         Family::Ip4 => Some(IP4_CHECKSUM),
         Family::Ip6 => None,
     };
-    write(NETWORK, address_offset(field, family), family.address_len(), header_checksum)
+    write(NETWORK, field.network_offset(family), family.address_len(), header_checksum)
         .u32(sys::NFTNL_EXPR_PAYLOAD_FLAGS, L4CSUM_PSEUDOHDR)
 }
 

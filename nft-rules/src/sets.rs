@@ -77,7 +77,7 @@ pub(crate) struct Set {
     pub(crate) key: &'static [Column],
     pub(crate) value: Option<Column>,
     /// Looked up by a raw part of the payload: nft's text then wants its type, an integer, and not an address.
-    raw: bool,
+    pub(crate) raw: bool,
 }
 
 impl Set {

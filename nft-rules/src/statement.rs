@@ -97,6 +97,28 @@ impl Field {
         }
     }
 
+    /// Where it stands in the network header, in bytes.
+    pub(crate) fn network_offset(self, family: Family) -> u32 {
+        match (self, family) {
+            (Field::SourceAddress, Family::Ip4) => 12,
+            (Field::DestinationAddress, Family::Ip4) => 16,
+            (Field::SourceAddress, Family::Ip6) => 8,
+            (Field::DestinationAddress, Family::Ip6) => 24,
+            _ => unreachable!("not an address of the network header"),
+        }
+    }
+
+    /// Looked up in a set of raw payload, an address must be written as raw payload too.
+    fn text_for(self, set: &Set, family: Family) -> String {
+        match self {
+            Field::DestinationAddress if set.raw => {
+                let address = family.address_len();
+                format!("@nh,{},{}", self.network_offset(family) * 8, address * 8)
+            }
+            _ => self.text(family),
+        }
+    }
+
     fn text(self, family: Family) -> String {
         match self {
             Field::SourceAddress => format!("{family} saddr"),
@@ -221,8 +243,8 @@ impl Statement {
         let icmp = family.icmp_name();
         let id = Field::MarkId.text(family);
         match self {
-            Statement::In(fields, set) => format!("{} @{}", joined(fields, family), set.name),
-            Statement::NotIn(fields, set) => format!("{} != @{}", joined(fields, family), set.name),
+            Statement::In(fields, set) => format!("{} @{}", joined_for(set, fields, family), set.name),
+            Statement::NotIn(fields, set) => format!("{} != @{}", joined_for(set, fields, family), set.name),
             Statement::Protocol(6) => "meta l4proto tcp".into(),
             Statement::Protocol(17) => "meta l4proto udp".into(),
             Statement::Protocol(number) => format!("meta l4proto {number}"),
@@ -277,6 +299,10 @@ impl Statement {
             Statement::SetIcmpType(number) => format!("{icmp} type set {}", type_name(family, number)),
         }
     }
+}
+
+fn joined_for(set: &Set, fields: &[Field], family: Family) -> String {
+    fields.iter().map(|field| field.text_for(set, family)).collect::<Vec<_>>().join(" . ")
 }
 
 fn joined(fields: &[Field], family: Family) -> String {

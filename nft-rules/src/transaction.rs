@@ -17,7 +17,7 @@ use crate::{
     Error, compile,
     elements::SetElements,
     error::Message,
-    sets::Set,
+    sets::{Column, Set},
     statement::{Family, Statement},
     steering::{self, Hook, TABLE},
 };
@@ -280,7 +280,33 @@ fn nft_set<'a>(set: &Set, table: &'a Table, family: Family) -> NftSet<'a, Untype
         // SAFETY: the pointer is that of a live set that nobody else uses; the attributes are 32-bit numbers.
         unsafe { sys::nftnl_set_set_u32(made.as_ptr().as_ptr(), attribute as u16, value) };
     }
+    let notes = byte_order_notes(set);
+    if !notes.is_empty() {
+        // SAFETY: as above; the setter copies as many bytes as the vector has.
+        let copied = unsafe {
+            sys::nftnl_set_set_data(
+                made.as_ptr().as_ptr(),
+                sys::NFTNL_SET_USERDATA as u16,
+                notes.as_ptr().cast(),
+                notes.len() as u32,
+            )
+        };
+        assert_eq!(copied, 0, "out of memory");
+    }
     made
+}
+
+/// What nft keeps beside a set to list it (user data the kernel does not read: type, length, value): that marks
+/// are in host byte order. It would print them swapped otherwise.
+fn byte_order_notes(set: &Set) -> Vec<u8> {
+    const HOST_ENDIAN: u32 = 1;
+    let key = set.key.contains(&Column::Mark).then_some(sys::NFTNL_UDATA_SET_KEYBYTEORDER);
+    let value = (set.value == Some(Column::Mark)).then_some(sys::NFTNL_UDATA_SET_DATABYTEORDER);
+    [key, value]
+        .into_iter()
+        .flatten()
+        .flat_map(|kind| [&[kind as u8, size_of::<u32>() as u8][..], &HOST_ENDIAN.to_ne_bytes()].concat())
+        .collect()
 }
 
 /// Appends an element to the set's list; an empty value is none.
