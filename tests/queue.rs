@@ -371,7 +371,13 @@ fn a_verdict_larger_than_the_send_buffer_becomes_a_drop(backend: Backend) {
 
 fn a_second_owner_is_refused_by_name(backend: Backend) {
     for first in [Backend::Batched, Backend::Nfq] {
-        let queue = open(first, &QueueConfig::new(QUEUE)).unwrap();
+        let mut queue = None;
+        // The queue of the round before is not free at once: a process that another test is starting right now may
+        // share its socket for a moment.
+        until("the queue is free", || {
+            queue = open(first, &QueueConfig::new(QUEUE)).ok();
+            queue.is_some()
+        });
         let error = open(backend, &QueueConfig::new(QUEUE)).err().expect("the queue is taken");
         let port = counters().owner;
         assert!(
@@ -382,8 +388,6 @@ fn a_second_owner_is_refused_by_name(backend: Backend) {
             error.to_string(),
             format!("queue 7 is already served by another process (netlink port {port})")
         );
-        drop(queue);
-        open(backend, &QueueConfig::new(QUEUE)).expect("the queue is free again");
     }
 }
 
@@ -518,7 +522,7 @@ fn drain_queue(
     serve_until(queue, decide, || counters_of(number).waiting == 0)
 }
 
-fn until(what: &str, condition: impl Fn() -> bool) {
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
     for _ in 0..LOOKS {
         if condition() {
             return;

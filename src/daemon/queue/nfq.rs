@@ -2,7 +2,8 @@
 //!
 //! Version 0.2.5 of the crate shows no file descriptor, so the socket is found among those of the process: it is the
 //! one whose option changes when the crate is told to change it. It needs finding for three things: the size of its
-//! buffers, waiting with a limit, and not leaking into child processes.
+//! buffers, waiting with a limit, and not leaking into child processes (those started after it was found: the crate
+//! opens it without `SOCK_CLOEXEC`).
 //!
 //! Every setting of the crate reads from the socket until it has the kernel's acknowledgement, and throws away,
 //! without verdict, the packets it meets on the way; so does `bind` itself, whose second message starts the flow of
