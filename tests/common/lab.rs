@@ -157,9 +157,9 @@ impl Running {
         stdout
     }
 
-    /// The process's number.
-    pub(crate) fn pid(&self) -> u32 {
-        self.0.as_ref().expect("not finished").id()
+    /// Whether the command has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.0.as_mut().expect("not finished").try_wait().expect("its state").is_some()
     }
 }
 
