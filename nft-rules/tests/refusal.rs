@@ -4,18 +4,14 @@ mod common;
 
 use std::{
     io::ErrorKind,
-    net::{SocketAddr, TcpStream, UdpSocket},
+    net::{TcpStream, UdpSocket},
     time::Duration,
 };
 
-use common::{CLIENT, Node, Row, SERVER, VIP, both_services, elements, endpoint, steering};
+use common::{CLIENT, Node, Row, SERVER, VIP, at, both_services, elements, endpoint, packets, steering};
 use nft_rules::{Endpoint, Tables};
 
 const PATIENCE: Duration = Duration::from_secs(5);
-
-fn at(address: &str, port: u16) -> SocketAddr {
-    SocketAddr::new(address.parse().unwrap(), port)
-}
 
 /// How a TCP connection attempt ends.
 fn tcp(node: &Node, address: &str, port: u16) -> Result<(), ErrorKind> {
@@ -31,10 +27,9 @@ fn udp(node: &Node, address: &str, port: u16) -> Result<usize, ErrorKind> {
         let socket = UdpSocket::bind(any).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.connect(at(address, port)).unwrap();
-        match socket.send(b"?") {
-            // A rule in OUTPUT that refuses a packet fails its sender on the same host as well.
-            Err(error) => assert_eq!(error.kind(), ErrorKind::PermissionDenied),
-            Ok(_) => (),
+        // A rule in OUTPUT that refuses a packet fails its sender on the same host as well.
+        if let Err(error) = socket.send(b"?") {
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied);
         }
         socket.recv(&mut [0; 16])
     })
@@ -57,15 +52,6 @@ fn watch(row: &Row) {
 /// Packets for a VIP that were forwarded out, in both families.
 fn forwarded(row: &Row) -> u64 {
     packets(&row.server.ruleset(), "daddr")
-}
-
-/// The sum of the counters in the lines of a listing that contain `what`.
-fn packets(listing: &str, what: &str) -> u64 {
-    listing
-        .lines()
-        .filter(|line| line.contains(what))
-        .filter_map(|line| line.split("counter packets ").nth(1)?.split(' ').next()?.parse::<u64>().ok())
-        .sum()
 }
 
 fn install(row: &Row, endpoints: Vec<Endpoint>) -> Tables {

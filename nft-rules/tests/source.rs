@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use common::{CLIENT, DIRECTOR, Node, Row, SERVER, TCP, UDP, VIP, elements, endpoint, steering};
+use common::{CLIENT, DIRECTOR, Node, Row, SERVER, TCP, UDP, VIP, at, elements, endpoint, packets, steering};
 use nft_rules::{Elements, Tables};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -50,10 +50,6 @@ impl Scenario {
             End::Director => ["10.0.2.1", "fd00:2::1"],
         }
     }
-}
-
-fn at(address: &str, port: u16) -> SocketAddr {
-    SocketAddr::new(address.parse().unwrap(), port)
 }
 
 /// The services: source ids 1 and 2 are TCP and UDP of IPv4, 3 and 4 of IPv6.
@@ -160,6 +156,10 @@ impl Row {
 fn tcp_exchange(client: &Node, server: &Node, vip: &str, server_at: SocketAddr, len: usize) {
     let sent: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
     let listener = server.run(|| TcpListener::bind(server_at)).unwrap();
+    // The kernel completes the handshake before anybody accepts: nothing below waits for a failed connect(2).
+    let connected = client.run(|| TcpStream::connect_timeout(&at(vip, 80), PATIENCE));
+    let mut stream = connected.unwrap_or_else(|error| panic!("{vip}: {error}"));
+    assert_eq!(stream.peer_addr().unwrap(), at(vip, 80));
     thread::scope(|scope| {
         let served = scope.spawn(|| {
             let (mut stream, _) = listener.accept().unwrap();
@@ -168,9 +168,6 @@ fn tcp_exchange(client: &Node, server: &Node, vip: &str, server_at: SocketAddr, 
             stream.read_exact(&mut got).unwrap();
             stream.write_all(&got).unwrap();
         });
-        let connected = client.run(|| TcpStream::connect_timeout(&at(vip, 80), PATIENCE));
-        let mut stream = connected.unwrap_or_else(|error| panic!("{vip}: {error}"));
-        assert_eq!(stream.peer_addr().unwrap(), at(vip, 80));
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut got = vec![0; len];
         stream.write_all(&sent).unwrap();
@@ -223,15 +220,6 @@ fn set(socket: &UdpSocket, level: i32, option: i32) {
     // SAFETY: the options take an int, which lives through the call.
     let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), len) };
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-}
-
-/// The sum of the counters in the lines that contain `what`.
-fn packets(listing: &str, what: &str) -> u64 {
-    listing
-        .lines()
-        .filter(|line| line.contains(what))
-        .filter_map(|line| line.split("counter packets ").nth(1)?.split(' ').next()?.parse::<u64>().ok())
-        .sum()
 }
 
 #[test]

@@ -68,9 +68,9 @@ impl Worker {
 /// Serves one burst. Returns how many packets it had.
 fn serve(queue: &mut dyn PacketQueue, director: &Director, clock: Clock) -> usize {
     let mut now = None;
-    let served = queue.serve(PATIENCE, &mut |packet| {
+    let served = queue.serve(PATIENCE, &mut |mut packet| {
         let now = *now.get_or_insert_with(|| clock.now());
-        decide(director, now, packet)
+        decide(director, now, &mut packet)
     });
     served.unwrap_or_else(|error| {
         tracing::error!(%error, "a queue socket failed");
@@ -79,7 +79,7 @@ fn serve(queue: &mut dyn PacketQueue, director: &Director, clock: Clock) -> usiz
     })
 }
 
-fn decide(director: &Director, now: Time, packet: QueuedPacket<'_>) -> Decision {
+fn decide(director: &Director, now: Time, packet: &mut QueuedPacket<'_>) -> Decision {
     match director.handle_packet(now, &packet.meta, packet.payload) {
         Verdict::Accept | Verdict::Refuse(Refusal::NotServed) => {
             Decision { action: Action::Accept, mark: None }

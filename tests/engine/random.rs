@@ -95,7 +95,7 @@ fn everything_at_once_keeps_the_books_right() {
             0..2 => drop(bed.director.apply(&[Command::AddServer(service, server(chosen, random.u32(..4)))])),
             2..4 => drop(bed.director.apply(&[Command::DeleteServer(service, chosen.parse().unwrap())])),
             4..6 => {
-                drop(bed.director.apply(&[Command::EditServer(service, server(chosen, random.u32(..4)))]))
+                drop(bed.director.apply(&[Command::EditServer(service, server(chosen, random.u32(..4)))]));
             }
             6 => {
                 let kind = SchedulerKind::ALL[random.usize(..SchedulerKind::ALL.len())];

@@ -4,7 +4,7 @@
 
 use std::{
     fs::File,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::AsRawFd,
     process::{Command, Output},
     thread,
@@ -118,7 +118,7 @@ impl Row {
         row.director.ip("route add default via fd00:2::11");
         row.director.must("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
         // Links come up asynchronously; the first echo waits for them.
-        for (from, to) in [(&row.client, CLIENT_GATEWAYS), (&row.director, SERVER)] {
+        for (from, to) in [(&row.client, DIRECTOR), (&row.director, SERVER)] {
             for address in to {
                 from.must(&format!("ping -q -c 1 -W 5 {address}"));
             }
@@ -132,8 +132,6 @@ impl Row {
         self.director.ip(&format!("addr add {}/128 dev dc nodad", VIP[1]));
     }
 }
-
-const CLIENT_GATEWAYS: [&str; 2] = DIRECTOR;
 
 /// The steering for this kernel.
 pub(crate) fn steering(count: u16) -> Steering {
@@ -172,4 +170,17 @@ pub(crate) fn both_services() -> Vec<Endpoint> {
 
 pub(crate) fn elements(endpoints: Vec<Endpoint>) -> Elements {
     Elements::from_endpoints(endpoints)
+}
+
+pub(crate) fn at(address: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(address.parse().expect("an address"), port)
+}
+
+/// The sum of the counters in the lines of a listing that contain `what`.
+pub(crate) fn packets(listing: &str, what: &str) -> u64 {
+    listing
+        .lines()
+        .filter(|line| line.contains(what))
+        .filter_map(|line| line.split("counter packets ").nth(1)?.split(' ').next()?.parse::<u64>().ok())
+        .sum()
 }

@@ -12,7 +12,8 @@ use rustix::net::sockopt::{self, Timeout};
 use super::netlink::{self, Event, Packet, Verdicts};
 use super::ring::Ring;
 use super::{
-    Decision, OpenError, PacketQueue, QueueConfig, QueueIoStats, QueuedPacket, consult, director_hook, socket,
+    Action, Decision, OpenError, PacketQueue, QueueConfig, QueueIoStats, QueuedPacket, consult,
+    director_hook, socket,
 };
 use crate::director::PacketMeta;
 
@@ -189,7 +190,8 @@ impl<'p> Burst<'p> {
     }
 
     fn push(&mut self, id: u32, decision: Decision, packet: &'p [u8]) {
-        if self.verdicts.len() == SEND_VERDICTS_MAX || self.verdicts.bytes() + packet.len() > self.send_max {
+        let written = if decision.action == Action::AcceptRewritten { packet.len() } else { 0 };
+        if self.verdicts.len() == SEND_VERDICTS_MAX || self.verdicts.bytes() + written > self.send_max {
             self.flush();
         }
         self.verdicts.push(id, decision, packet);

@@ -129,7 +129,7 @@ pub struct QueueConfig {
     /// Bytes of kernel memory for packets not yet received; the kernel drops more (`user_dropped`). A small packet
     /// takes about 1 KiB, a full one its size and some.
     pub receive_buffer: usize,
-    /// Bytes of kernel memory for one send of verdicts. Sends are kept to a quarter of it.
+    /// Bytes of kernel memory for one send of verdicts. Sends are kept to half of it.
     pub send_buffer: usize,
     /// Packets received, and answered, at a time: 1 to 1024.
     pub batch: usize,

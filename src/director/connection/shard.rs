@@ -87,7 +87,7 @@ impl Shard {
             self.outbound
                 .find(self.hash(&outbound), |&e| self.arena.get(e).connection.outbound_key() == outbound),
         ]
-        .map(|found| found.copied());
+        .map(Option::<&u32>::copied);
         if let Some(entry) = stale[0] {
             removed(self.take(Handle(entry)));
         }

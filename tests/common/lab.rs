@@ -1,0 +1,224 @@
+//! Drives `netns-lab/lab`: a scenario is up while a [`Lab`] lives.
+
+use serde_json::Value;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long a condition may take before a test gives up on it.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A lab that is up; dropping it takes everything down.
+pub(crate) struct Lab {
+    name: String,
+    /// Held while the lab is up, whoever runs the tests: labs share the machine.
+    _turn: File,
+}
+
+impl Lab {
+    /// Brings up a scenario. `name` is the lab's; `options` go to `lab up`.
+    #[track_caller]
+    pub(crate) fn up(name: &str, scenario: &str, options: &[&str]) -> Lab {
+        let _turn = File::create("/tmp/nfvs-lab-tests.lock").expect("tests of the lab run as root");
+        _turn.lock().expect("a file lock");
+        let lab = Lab { name: format!("t-{name}"), _turn };
+        // What a killed test run may have left.
+        lab.script(&["down"]);
+        let up = lab.script(&[&["up", scenario], options].concat());
+        assert!(up.status.success(), "lab up {scenario} {options:?}: {}", text(&up.stderr));
+        lab
+    }
+
+    /// Runs `lab ARGUMENTS`.
+    pub(crate) fn script(&self, arguments: &[&str]) -> Output {
+        Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/netns-lab/lab"))
+            .args(arguments)
+            .env("LAB_NAME", &self.name)
+            .env("NFVS_BIN", env!("CARGO_BIN_EXE_nfvs"))
+            .output()
+            .expect("the lab's script")
+    }
+
+    /// A command in a node, not started yet.
+    pub(crate) fn command(&self, node: &str, words: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace(node)]).args(words).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command in a node and returns what it printed; it has to succeed.
+    #[track_caller]
+    pub(crate) fn run(&self, node: &str, words: &[&str]) -> String {
+        let output = self.try_run(node, words);
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{words:?} in {node}: {}\n{stdout}{stderr}", output.status);
+        stdout
+    }
+
+    /// Runs a command in a node, whatever comes of it.
+    pub(crate) fn try_run(&self, node: &str, words: &[&str]) -> Output {
+        self.command(node, words).output().expect("ip netns exec")
+    }
+
+    /// Runs shell text in a node; it has to succeed.
+    #[track_caller]
+    pub(crate) fn shell(&self, node: &str, script: &str) -> String {
+        self.run(node, &["bash", "-euo", "pipefail", "-c", script])
+    }
+
+    /// Starts a command in a node; it is ended when the value is dropped.
+    pub(crate) fn spawn(&self, node: &str, words: &[&str]) -> Running {
+        let child = self
+            .command(node, words)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("ip netns exec");
+        Running(Some(child))
+    }
+
+    /// Asks the daemon: `nfvs show WHAT --json`.
+    #[track_caller]
+    pub(crate) fn show(&self, what: &str) -> Value {
+        let output = self.nfvs(&["show", what, "--json"]);
+        assert!(output.status.success(), "nfvs show {what}: {}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    /// Sends a request that has to be granted.
+    #[track_caller]
+    pub(crate) fn request(&self, request: &Value) {
+        let output = self.nfvs(&["request", &request.to_string()]);
+        assert!(output.status.success(), "{request}: {}", text(&output.stdout));
+    }
+
+    /// Runs `nfvs ARGUMENTS` against this lab's daemon.
+    pub(crate) fn nfvs(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_nfvs"))
+            .args(arguments)
+            .arg("--socket")
+            .arg(self.file("nfvs.sock"))
+            .output()
+            .expect("nfvs")
+    }
+
+    /// A file of the lab: `nfvs.json`, `nfvs.sock`, `log/daemon`, ...
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        Path::new("/tmp/nfvs-lab").join(&self.name).join(name)
+    }
+
+    /// The network namespace of a node.
+    pub(crate) fn namespace(&self, node: &str) -> String {
+        format!("{}-{node}", self.name)
+    }
+
+    /// What the daemon has logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.file("log/daemon")).unwrap_or_default()
+    }
+
+    /// Asserts that no node's kernel has seen a wrong checksum.
+    #[track_caller]
+    pub(crate) fn assert_no_checksum_errors(&self) {
+        let nodes = fs::read_to_string(self.file("nodes")).expect("the lab's nodes");
+        for node in nodes.lines() {
+            let counters = self.run(node, &["cat", "/proc/net/snmp", "/proc/net/snmp6"]);
+            for (name, count) in checksum_errors(&counters) {
+                assert_eq!(count, 0, "{name} in {node}");
+            }
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log\n{}---", self.log());
+        }
+        let down = self.script(&["down"]);
+        if !down.status.success() && !std::thread::panicking() {
+            panic!("lab down: {}", text(&down.stderr));
+        }
+    }
+}
+
+/// A command that runs in a node.
+pub(crate) struct Running(Option<Child>);
+
+impl Running {
+    /// Waits for the end and returns what was printed; the command has to succeed.
+    #[track_caller]
+    pub(crate) fn finish(mut self) -> String {
+        let output = self.0.take().expect("not finished").wait_with_output().expect("its end");
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{}\n{stdout}{stderr}", output.status);
+        stdout
+    }
+
+    /// Whether the command has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.0.as_mut().expect("not finished").try_wait().expect("its state").is_some()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Waits until `condition` holds.
+#[track_caller]
+#[expect(clippy::disallowed_methods, reason = "tests wait in real time")]
+pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        sleep(Duration::from_millis(20));
+    }
+}
+
+/// Bytes as text.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// How often each line occurs, by line.
+pub(crate) fn tally(lines: &str) -> Vec<(String, usize)> {
+    let mut counts = std::collections::BTreeMap::new();
+    for line in lines.lines() {
+        *counts.entry(line.to_owned()).or_default() += 1;
+    }
+    counts.into_iter().collect()
+}
+
+/// The counters of wrong checksums among those of /proc/net/snmp and /proc/net/snmp6.
+fn checksum_errors(counters: &str) -> Vec<(String, u64)> {
+    let mut found = Vec::new();
+    let mut names: Vec<&str> = Vec::new();
+    for line in counters.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            // /proc/net/snmp6: a name and a number.
+            [name, count] if !name.ends_with(':') => {
+                if name.ends_with("CsumErrors") {
+                    found.push(((*name).to_owned(), count.parse().expect("a number")));
+                }
+            }
+            // /proc/net/snmp: a line of names, then one of numbers.
+            [_, first, ..] if first.parse::<i64>().is_err() => names = words,
+            _ => {
+                for (name, count) in names.iter().zip(&words).filter(|(name, _)| **name == "InCsumErrors") {
+                    found.push((format!("{}{name}", words[0]), count.parse().expect("a number")));
+                }
+            }
+        }
+    }
+    assert!(found.len() >= 5, "TCP, UDP and ICMP count wrong checksums: {found:?}");
+    found
+}

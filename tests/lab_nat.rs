@@ -1,0 +1,281 @@
+//! The scenario `nat`: a client, a director, three real servers; both families; the virtual addresses on no interface
+//! and on the director's client-side one.
+
+mod common;
+
+use common::lab::{Lab, tally, text, wait_for};
+use serde_json::json;
+
+/// The two ways to have a virtual address.
+const VIPS: [&str; 2] = ["none", "local"];
+const URLS: [&str; 2] = ["http://10.0.0.100", "http://[fd00::100]"];
+
+fn up(name: &str, vip: &str) -> Lab {
+    Lab::up(name, "nat", &["--vip", vip])
+}
+
+/// The answers to `count` requests, a connection each.
+#[track_caller]
+fn answers(lab: &Lab, node: &str, url: &str, count: usize) -> Vec<(String, usize)> {
+    let range = format!("{url}/?[1-{count}]");
+    let answers =
+        lab.run(node, &["curl", "-sS", "--fail-early", "--max-time", "5", "-H", "Connection: close", &range]);
+    tally(&answers)
+}
+
+fn each(count: usize) -> Vec<(String, usize)> {
+    ["s1", "s2", "s3"].map(|server| (server.to_owned(), count)).to_vec()
+}
+
+#[test]
+fn three_hundred_requests_are_a_hundred_for_each_server() {
+    for vip in VIPS {
+        let lab = up("rr", vip);
+        for url in URLS {
+            assert_eq!(answers(&lab, "c1", url, 300), each(100), "{url}, VIP {vip}");
+        }
+        let connections = lab.show("connections");
+        assert_eq!(connections.as_array().unwrap().len(), 600);
+        let first = &connections[0];
+        for (key, value) in
+            [("origin", json!("local")), ("forward", json!("nat")), ("flags", json!("0x0100"))]
+        {
+            assert_eq!(first[key], value, "{first}");
+        }
+        lab.assert_no_checksum_errors();
+    }
+}
+
+#[test]
+fn a_client_on_the_director_reaches_the_virtual_address() {
+    for vip in VIPS {
+        let lab = up("local-client", vip);
+        for url in URLS {
+            assert_eq!(answers(&lab, "director", url, 30), each(10), "{url}, VIP {vip}");
+        }
+        for (server, name) in [("10.0.0.100", "s"), ("fd00::100", "s")] {
+            let answer = lab
+                .run("director", &["dig", "+short", "+tries=1", &format!("@{server}"), "TXT", "server.lab"]);
+            assert!(answer.trim_matches(['"', '\n']).starts_with(name), "{answer}");
+        }
+        lab.assert_no_checksum_errors();
+    }
+}
+
+/// Runs wrk and returns what it says; no request may fail.
+#[track_caller]
+fn wrk(lab: &Lab, seconds: u32, url: &str, arguments: &[&str]) -> String {
+    let duration = format!("-d{seconds}s");
+    let said = lab.run("c1", &[&["wrk", "-t2", "-c64", &duration], arguments, &[url]].concat());
+    assert!(!said.contains("Socket errors") && !said.contains("Non-2xx"), "{said}");
+    said
+}
+
+#[test]
+fn wrk_meets_no_error_with_lasting_and_with_short_connections() {
+    for vip in VIPS {
+        let lab = up("wrk", vip);
+        for url in URLS {
+            wrk(&lab, 10, url, &[]);
+            wrk(&lab, 10, url, &["-H", "Connection: close"]);
+        }
+        for service in lab.show("services").as_array().unwrap() {
+            if service["protocol"] == "tcp" {
+                for server in service["servers"].as_array().unwrap() {
+                    assert!(server["stats"]["connections"].as_u64().unwrap() > 1000, "{service}");
+                }
+            }
+        }
+        assert_queues_lost_nothing(&lab);
+        lab.assert_no_checksum_errors();
+    }
+}
+
+#[track_caller]
+fn assert_queues_lost_nothing(lab: &Lab) {
+    for queue in lab.show("queues").as_array().unwrap() {
+        for counter in ["waiting", "dropped", "user_dropped", "refused", "lost"] {
+            assert_eq!(queue[counter], 0, "{queue}");
+        }
+    }
+}
+
+#[test]
+fn no_query_over_udp_is_lost() {
+    for vip in VIPS {
+        let lab = up("dig", vip);
+        for server in ["10.0.0.100", "fd00::100"] {
+            let questions = "server.lab TXT\n".repeat(2000);
+            std::fs::write(lab.file("questions"), questions).unwrap();
+            let path = lab.file("questions");
+            let at = format!("@{server}");
+            let said = lab.run(
+                "c1",
+                &["dig", &at, "+short", "+tries=1", "+time=3", "+nocookie", "-f", path.to_str().unwrap()],
+            );
+            let counts = tally(&said);
+            let answered: usize = counts.iter().map(|(_, count)| count).sum();
+            assert_eq!((answered, counts.len()), (2000, 3), "{counts:?}");
+        }
+        assert_queues_lost_nothing(&lab);
+    }
+}
+
+#[test]
+fn a_datagram_of_sixty_kilobytes_comes_back_whole() {
+    for vip in VIPS {
+        let lab = up("udp-60k", vip);
+        for node in ["c1", "director"] {
+            for (family, address) in [("UDP4", "10.0.0.100"), ("UDP6", "[fd00::100]")] {
+                // The client's own fragments and the server's have to be put together by the director's kernel.
+                lab.shell(
+                    node,
+                    &format!(
+                        "head -c 60000 /dev/urandom > {0}/sent
+                         socat -b65536 -T2 - {family}:{address}:7 < {0}/sent > {0}/back
+                         cmp {0}/sent {0}/back",
+                        lab.file("").display()
+                    ),
+                );
+            }
+        }
+        let fragments = lab.run("director", &["cat", "/proc/net/snmp"]);
+        assert!(fragments.contains("ReasmOKs"), "{fragments}");
+        lab.assert_no_checksum_errors();
+    }
+}
+
+#[test]
+fn what_fits_no_service_is_refused_and_never_sent_on_even_without_a_daemon() {
+    for vip in VIPS {
+        let lab = up("refuse", vip);
+        for is_alive in [true, false] {
+            if !is_alive {
+                assert!(lab.script(&["daemon", "kill"]).status.success());
+            }
+            for (url, udp) in
+                [("http://10.0.0.100", "UDP4:10.0.0.100"), ("http://[fd00::100]", "UDP6:[fd00::100]")]
+            {
+                // The director's default route leads to the client: what it sends out again would come back there.
+                let counters = || lab.run("director", &["nft", "list", "ruleset"]);
+                // 81: no service. 80: served, but not without a daemon.
+                let ports: &[u16] = if is_alive { &[81] } else { &[80, 81] };
+                for port in ports {
+                    for node in ["c1", "director"] {
+                        let tried =
+                            lab.try_run(node, &["curl", "-sS", "--max-time", "4", &format!("{url}:{port}/")]);
+                        // 7: connection refused. A time-out would be 28.
+                        assert_eq!(
+                            tried.status.code(),
+                            Some(7),
+                            "{url}:{port} from {node}, daemon {is_alive}, VIP {vip}\n{}",
+                            counters()
+                        );
+                    }
+                }
+                let tried = lab.try_run("c1", &["bash", "-c", &format!("echo x | socat -T3 - {udp}:9999")]);
+                assert!(
+                    text(&tried.stderr).contains("refused"),
+                    "{udp} daemon {is_alive}: {}",
+                    text(&tried.stderr)
+                );
+            }
+            for address in ["10.0.0.100", "fd00::100"] {
+                for node in ["c1", "director"] {
+                    lab.run(node, &["ping", "-c2", "-i0.2", "-W3", address]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_real_servers_port_unreachable_reaches_the_client() {
+    for vip in VIPS {
+        let lab = up("unreachable", vip);
+        for node in ["c1", "director"] {
+            for (address, server, udp) in [
+                ("10.0.0.100", "10.0.2.11", "UDP4:10.0.0.100"),
+                ("fd00::100", "fd00:2::11", "UDP6:[fd00::100]"),
+            ] {
+                let service = json!({ "protocol": "udp", "address": address, "port": 99 });
+                let mut new = service.clone();
+                new["servers"] = json!([{ "address": server, "port": 9 }]);
+                lab.request(&json!({ "command": "add-service", "service": new }));
+                // Nobody listens there. A connected socket only hears of errors about its very own packets, so the
+                // embedded header has to be right.
+                let tried = lab.try_run(node, &["bash", "-c", &format!("echo x | socat -T3 - {udp}:99")]);
+                assert!(
+                    text(&tried.stderr).contains("refused"),
+                    "{address} from {node}: {}",
+                    text(&tried.stderr)
+                );
+                lab.request(&json!({ "command": "delete-service", "service": service }));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_service_without_servers_is_answered_port_unreachable_over_tcp_too() {
+    let lab = up("no-server", "none");
+    for (address, url) in [("10.0.0.100", "http://10.0.0.100:88/"), ("fd00::100", "http://[fd00::100]:88/")] {
+        let service = json!({ "protocol": "tcp", "address": address, "port": 88 });
+        lab.request(&json!({ "command": "add-service", "service": service }));
+        let filter = "icmp[0] == 3 or (ip6[6] == 58 and ip6[40] == 1)";
+        let mut tcpdump = lab.spawn("c1", &["tcpdump", "-ni", "any", "-c1", "-l", filter]);
+        wait_for("an ICMP unreachable at the client", || {
+            let tried = lab.try_run("c1", &["curl", "-sS", "--max-time", "1", url]);
+            assert!(!tried.status.success());
+            tcpdump.has_ended()
+        });
+        let seen = tcpdump.finish();
+        assert!(seen.contains("port 88 unreachable") || seen.contains("unreachable port"), "{seen}");
+    }
+}
+
+#[test]
+fn services_come_and_go_while_another_is_under_load() {
+    let lab = up("live", "none");
+    let url = URLS[0];
+    let load = lab.spawn("c1", &["wrk", "-t1", "-c32", "-d8s", "-H", "Connection: close", url]);
+    let service = json!({ "protocol": "tcp", "address": "10.0.0.101", "port": 8000 });
+    let mut new = service.clone();
+    new["servers"] = json!([{ "address": "10.0.2.11", "port": 8080 }]);
+    for _ in 0..20 {
+        lab.request(&json!({ "command": "add-service", "service": new }));
+        assert_eq!(lab.run("c1", &["curl", "-sS", "--max-time", "3", "http://10.0.0.101:8000/"]), "s1\n");
+        lab.request(&json!({ "command": "delete-service", "service": service }));
+    }
+    let said = load.finish();
+    assert!(!said.contains("Socket errors"), "{said}");
+}
+
+#[test]
+fn two_services_on_one_server_keep_a_client_port_apart() {
+    let lab = Lab::up("shared", "one-server", &[]);
+    for (first, second) in [("10.0.0.100", "10.0.0.101"), ("fd00::100", "fd00::101")] {
+        // Both connections are open at once, from the same client port, and each gets its own answer.
+        let open = |address: &str| {
+            let family =
+                if address.contains(':') { format!("TCP6:[{address}]") } else { format!("TCP4:{address}") };
+            let file = lab.file(&format!("answer-{}", address.replace([':', '.'], "-")));
+            format!(
+                "(printf 'GET / HTTP/1.1\\r\\nHost: {address}\\r\\n\\r\\n'; sleep 1) |
+                    socat -t1 - {family}:80,sourceport=45678,reuseaddr > {} &",
+                file.display()
+            )
+        };
+        let dir = lab.file("");
+        for round in 0..2 {
+            lab.shell("c1", &format!("{}\n{}\nwait", open(first), open(second)));
+            let answers =
+                lab.shell("c1", &format!("grep -lx s1 {0}/answer-* | wc -l; rm {0}/answer-*", dir.display()));
+            assert_eq!(answers, "2\n", "round {round}");
+        }
+        let connections = lab.show("connections");
+        let ports: Vec<&str> =
+            connections.as_array().unwrap().iter().filter_map(|c| c["client"].as_str()).collect();
+        assert!(ports.iter().all(|client| client.ends_with(":45678")), "{ports:?}");
+    }
+}
