@@ -13,8 +13,8 @@ use super::{DropReason, Limits, PacketMeta, Refusal, TableHasher, Time, Verdict}
 use arc_swap::ArcSwap;
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 use sync_proto::ConnFlags;
 
@@ -110,68 +110,55 @@ impl Director {
         packet: &mut Packet<'_>,
         flow: &FlowInfo,
     ) -> Result<Verdict, DropReason> {
-        if services.has_address(flow.destination.ip())
-            && let Some(verdict) = self.handle_request(now, services, packet, flow)?
-        {
-            return Ok(verdict);
+        let key =
+            InboundKey { transport: flow.transport, client: flow.source, virtual_address: flow.destination };
+        let is_request = services.has_address(flow.destination.ip());
+        if is_request {
+            let mut shard = self.table.shard(key.client.ip());
+            if let Some(handle) = self.find_request(now, &mut shard, &key, flow) {
+                return forward_request(now, services, shard, handle, packet, flow);
+            }
         }
+        // Before anything new is made: a client on this host may have a virtual address for its own, and then
+        // replies to it go to a virtual address as well.
         if let Some(verdict) = self.handle_reply(now, services, packet, flow)? {
             return Ok(verdict);
         }
-        // To a virtual address, but of no connection and for no service.
-        Ok(if services.has_address(flow.destination.ip()) {
-            Verdict::Refuse(Refusal::NotServed)
-        } else {
-            Verdict::Accept
-        })
-    }
-
-    /// A packet to a virtual address (`ip_vs_in_hook`). `None`: it is no request.
-    fn handle_request(
-        &self,
-        now: Time,
-        services: &Services,
-        packet: &mut Packet<'_>,
-        flow: &FlowInfo,
-    ) -> Result<Option<Verdict>, DropReason> {
-        let key =
-            InboundKey { transport: flow.transport, client: flow.source, virtual_address: flow.destination };
-        let mut shard = self.table.shard(flow.source.ip());
-        let mut found = shard.find_inbound(&key, now);
-        if let Some(handle) = found
-            && starts_anew(shard.get(handle), flow)
-        {
-            self.table.remove(&mut shard, handle);
-            found = None;
+        if !is_request {
+            return Ok(Verdict::Accept);
         }
-        let handle = match found {
-            Some(handle) if !shard.get(handle).server.is_available() => {
-                return Err(DropReason::ServerRemoved);
-            }
+        let starts = flow.tcp_flags.is_none_or(|flags| starts_connection(flags.0));
+        let Some(service) = services.find(flow.transport, flow.destination).filter(|_| starts) else {
+            return Ok(Verdict::Refuse(Refusal::NotServed));
+        };
+        let mut shard = self.table.shard(key.client.ip());
+        // Its twin may have come through another worker meanwhile.
+        let handle = match self.find_request(now, &mut shard, &key, flow) {
             Some(handle) => handle,
             None => {
-                if flow.tcp_flags.is_some_and(|flags| !starts_connection(flags.0)) {
-                    return Ok(None);
-                }
-                let Some(service) = services.find(flow.transport, flow.destination) else { return Ok(None) };
                 let Some(server) = service.schedule() else {
-                    return Ok(Some(Verdict::Refuse(Refusal::NoServer)));
+                    return Ok(Verdict::Refuse(Refusal::NoServer));
                 };
                 self.connect(now, &mut shard, &key, service, server)?
             }
         };
-        let connection = shard.get_mut(handle);
-        connection.server.stats.count_in(flow.len);
-        connection.service.stats.count_in(flow.len);
-        advance(connection, services, Direction::Input, flow);
-        let rewrite = Rewrite {
-            source: connection.translates_client_port().then(|| connection.server_side_client()),
-            destination: Some(connection.server_address()),
-        };
-        shard.restart_timer(handle, now);
-        drop(shard);
-        let rewritten = packet.rewrite(flow, rewrite)?;
-        Ok(Some(Verdict::Forward { rewritten: Some(rewritten), source: None }))
+        forward_request(now, services, shard, handle, packet, flow)
+    }
+
+    /// The connection of a client's packet (`ip_vs_in_hook`), unless the packet starts another in its place.
+    fn find_request(
+        &self,
+        now: Time,
+        shard: &mut Shard,
+        key: &InboundKey,
+        flow: &FlowInfo,
+    ) -> Option<Handle> {
+        let handle = shard.find_inbound(key, now)?;
+        if starts_anew(shard.get(handle), flow) {
+            self.table.remove(shard, handle);
+            return None;
+        }
+        Some(handle)
     }
 
     /// A packet from where a real server is (`ip_vs_out_hook`). `None`: it belongs to no connection.
@@ -190,10 +177,7 @@ impl Director {
             return Ok(None);
         }
         let connection = shard.get_mut(handle);
-        if connection.server.is_available() {
-            connection.server.stats.count_out(flow.len);
-            connection.service.stats.count_out(flow.len);
-        }
+        connection.count_out(flow.len);
         advance(connection, services, Direction::Output, flow);
         let source = connection.service.source;
         let client = connection.translates_client_port().then(|| connection.client());
@@ -234,8 +218,7 @@ impl Director {
         let shard = self.table.shard(key.client.ip());
         let Some(handle) = shard.find_inbound(&key, now) else { return Ok(None) };
         let connection = shard.get(handle);
-        connection.server.stats.count_in(error.len);
-        connection.service.stats.count_in(error.len);
+        connection.count_in(error.len);
         let server = connection.server_address();
         let rewrite = IcmpRewrite {
             destination: Some(server.ip()),
@@ -265,10 +248,7 @@ impl Director {
         let shard = self.table.shard(key.client.ip());
         let Some(handle) = shard.find_outbound(&key, now) else { return Ok(None) };
         let connection = shard.get(handle);
-        if connection.server.is_available() {
-            connection.server.stats.count_out(error.len);
-            connection.service.stats.count_out(error.len);
-        }
+        connection.count_out(error.len);
         let rewrite = IcmpRewrite {
             embedded_source: connection.translates_client_port().then(|| connection.client()),
             embedded_destination: Some(connection.virtual_address()),
@@ -324,6 +304,31 @@ impl Director {
             })
             .ok_or(DropReason::PortsExhausted)
     }
+}
+
+/// Takes a client's packet to its connection's server.
+fn forward_request(
+    now: Time,
+    services: &Services,
+    mut shard: MutexGuard<'_, Shard>,
+    handle: Handle,
+    packet: &mut Packet<'_>,
+    flow: &FlowInfo,
+) -> Result<Verdict, DropReason> {
+    let connection = shard.get_mut(handle);
+    if !connection.server.is_available() {
+        return Err(DropReason::ServerRemoved);
+    }
+    connection.count_in(flow.len);
+    advance(connection, services, Direction::Input, flow);
+    let rewrite = Rewrite {
+        source: connection.translates_client_port().then(|| connection.server_side_client()),
+        destination: Some(connection.server_address()),
+    };
+    shard.restart_timer(handle, now);
+    // Sums over the whole packet need no lock.
+    drop(shard);
+    Ok(Verdict::Forward { rewritten: Some(packet.rewrite(flow, rewrite)?), source: None })
 }
 
 /// Whether a client re-uses its port for a new connection while the old one is closing: rescheduled at once

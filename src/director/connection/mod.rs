@@ -135,6 +135,22 @@ impl Connection {
         self.timeout_millis = millis(timeout);
     }
 
+    /// Counts a packet of `bytes` from the client, for server and service; not once the server was removed.
+    pub fn count_in(&self, bytes: usize) {
+        if self.server.is_available() {
+            self.server.stats.count_in(bytes);
+            self.service.stats.count_in(bytes);
+        }
+    }
+
+    /// Counts a packet of `bytes` to the client, as [`count_in`](Connection::count_in) does.
+    pub fn count_out(&self, bytes: usize) {
+        if self.server.is_available() {
+            self.server.stats.count_out(bytes);
+            self.service.stats.count_out(bytes);
+        }
+    }
+
     /// Whether the connection counts as active.
     pub fn is_active(&self) -> bool {
         !self.flags.contains(ConnFlags::INACTIVE)
