@@ -24,7 +24,8 @@ pub struct Endpoint {
     /// The real servers: address and port, `None` for every port. A server that is no longer chosen stays here
     /// as long as it has connections.
     pub servers: Vec<(IpAddr, Option<u16>)>,
-    /// Whether requests are steered. `false`: the service is deleted, and only replies of its connections are.
+    /// Whether requests are steered. `false`: the service is deleted; replies of its connections are still
+    /// steered, and what clients send to its address is still refused rather than routed on.
     pub accepts: bool,
     /// Whether the VIP answers echo requests; one service of an address that wants it is enough.
     pub answers_ping: bool,
@@ -104,12 +105,12 @@ impl Elements {
         if let Some(port) = port {
             self.insert(address, &sets::REPLY_PORT, mark_bytes(mark), port.to_be_bytes());
         }
+        self.insert(address, &sets::VIPS, address_bytes(address), []);
         if endpoint.accepts {
             match port {
                 Some(port) => self.insert(address, &sets::SERVICES, with_port(address, protocol, port), []),
                 None => self.insert(address, &sets::SERVICES_ANY_PORT, with_protocol(address, protocol), []),
             }
-            self.insert(address, &sets::VIPS, address_bytes(address), []);
             self.insert_vip_mark(address, mark);
             if endpoint.answers_ping {
                 self.insert(address, &sets::PINGABLE, address_bytes(address), []);
@@ -260,12 +261,13 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_service_steers_replies_alone() {
+    fn a_deleted_service_steers_replies_and_refuses_requests() {
         let mut deleted = endpoint("10.0.0.100", Some(80), 1);
         deleted.accepts = false;
         assert_eq!(
             Elements::from_endpoints([deleted]).to_string(),
-            "add element ip nfvs servers { 10.0.2.11 . tcp . 8080 }\n\
+            "add element ip nfvs vips { 10.0.0.100 }\n\
+             add element ip nfvs servers { 10.0.2.11 . tcp . 8080 }\n\
              add element ip nfvs server_addresses { 0x0a00020b }\n\
              add element ip nfvs reply_marks { 0x00010000 }\n\
              add element ip nfvs reply_address { 0x00010000 : 10.0.0.100 }\n\

@@ -17,7 +17,7 @@ pub enum Error {
         options: Options,
     },
     /// A rule needs expressions of which the kernel lacks at least one.
-    #[error("{message}: {source}; the kernel lacks one of {options}")]
+    #[error("{message} was refused; the kernel lacks one of {options}")]
     MissingFeature {
         /// What was refused.
         message: String,
@@ -38,7 +38,7 @@ pub enum Error {
         xtables: io::Error,
     },
     /// A table, set or element that this process had put there is gone, or one that it adds is there already.
-    #[error("{message}: {source}; another program has changed the table")]
+    #[error("{message} was refused: another program has changed the table")]
     Changed {
         /// What was refused.
         message: String,
@@ -46,7 +46,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The kernel refused a message for another reason.
-    #[error("{message}: {source}")]
+    #[error("{message} was refused")]
     Refused {
         /// What was refused.
         message: String,
@@ -54,7 +54,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The netlink socket failed.
-    #[error("nftables: netlink socket: {0}")]
+    #[error("nftables: the netlink socket failed")]
     Socket(#[from] io::Error),
     /// The kernel answered fewer messages than it was sent.
     #[error("nftables: the kernel answered {answered} of {sent} messages")]
@@ -147,15 +147,13 @@ mod tests {
         );
         assert_eq!(
             rule.refused(libc::ENOENT).to_string(),
-            "chain refuse of table ip nfvs: rule `x`: No such file or directory (os error 2); \
-             the kernel lacks one of CONFIG_NFT_CT"
+            "chain refuse of table ip nfvs: rule `x` was refused; the kernel lacks one of CONFIG_NFT_CT"
         );
         assert_eq!(
             Message::Elements("elements of set vips of table ip nfvs".into())
                 .refused(libc::ENOENT)
                 .to_string(),
-            "elements of set vips of table ip nfvs: No such file or directory (os error 2); \
-             another program has changed the table"
+            "elements of set vips of table ip nfvs was refused: another program has changed the table"
         );
         assert_eq!(
             Message::Table(Family::Ip6).refused(libc::EAFNOSUPPORT).to_string(),

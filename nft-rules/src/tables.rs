@@ -12,6 +12,7 @@ use crate::{
 /// dies. The methods work in the namespace of the calling thread, which must be that of [`Tables::install`].
 #[derive(Debug)]
 pub struct Tables {
+    steering: Steering,
     elements: Elements,
     replaced_leftover: bool,
 }
@@ -25,27 +26,26 @@ impl Tables {
     pub fn install(steering: &Steering, elements: Elements) -> Result<Tables, Error> {
         steering.queues.validate()?;
         let mut replaced_leftover = false;
-        let mut transaction = Transaction::new();
         for family in Family::ALL {
             replaced_leftover |= transaction::table_exists(TABLE, family)?;
-            delete(&mut transaction, family);
-            transaction.add_table(TABLE, family);
-            for set in sets::ALL {
-                transaction.add_set(family, set);
-            }
-            for (set, elements) in elements.sets(family) {
-                transaction.add_elements(family, set, elements);
-            }
-            let chains = steering.chains(family);
-            for chain in &chains {
-                transaction.add_chain(TABLE, family, chain);
-                for rule in &chain.rules {
-                    transaction.add_rule(TABLE, family, chain.name, rule);
-                }
+        }
+        put(steering, &elements)?;
+        Ok(Tables { steering: *steering, elements, replaced_leftover })
+    }
+
+    /// Puts the tables in place again if somebody has removed one, as `nft flush ruleset` does at the head of many
+    /// firewalls. Returns whether that was so.
+    ///
+    /// # Errors
+    /// See [`Error`]; nothing has changed then.
+    pub fn repair(&mut self) -> Result<bool, Error> {
+        for family in Family::ALL {
+            if !transaction::table_exists(TABLE, family)? {
+                put(&self.steering, &self.elements)?;
+                return Ok(true);
             }
         }
-        transaction.commit()?;
-        Ok(Tables { elements, replaced_leftover })
+        Ok(false)
     }
 
     /// Whether tables of our name were there before.
@@ -92,6 +92,28 @@ impl Tables {
         self.elements = Elements::default();
         Ok(())
     }
+}
+
+/// Puts both tables with these elements in place of what there may be.
+fn put(steering: &Steering, elements: &Elements) -> Result<(), Error> {
+    let mut transaction = Transaction::new();
+    for family in Family::ALL {
+        delete(&mut transaction, family);
+        transaction.add_table(TABLE, family);
+        for set in sets::ALL {
+            transaction.add_set(family, set);
+        }
+        for (set, elements) in elements.sets(family) {
+            transaction.add_elements(family, set, elements);
+        }
+        for chain in &steering.chains(family) {
+            transaction.add_chain(TABLE, family, chain);
+            for rule in &chain.rules {
+                transaction.add_rule(TABLE, family, chain.name, rule);
+            }
+        }
+    }
+    transaction.commit()
 }
 
 /// Removes tables of our name, whoever left them, in one transaction. Returns whether there were any.

@@ -120,8 +120,8 @@ fn an_install_without_the_native_expression_fails_and_leaves_what_was_there() {
     } else {
         assert_eq!(
             outcome.unwrap_err().to_string(),
-            "chain icmp_errors of table ip nfvs: rule `counter queue num 0 bypass`: \
-             No such file or directory (os error 2); the kernel lacks one of CONFIG_NFT_QUEUE"
+            "chain icmp_errors of table ip nfvs: rule `counter queue num 0 bypass` was refused; \
+             the kernel lacks one of CONFIG_NFT_QUEUE"
         );
     }
     assert_eq!(node.ruleset(), before);
@@ -198,7 +198,7 @@ fn an_update_that_fails_changes_nothing() {
     assert!(matches!(error, Error::Changed { .. }), "{error}");
     assert_eq!(
         error.to_string(),
-        "elements of set vips of table ip6 nfvs: File exists (os error 17); another program has changed the table"
+        "elements of set vips of table ip6 nfvs was refused: another program has changed the table"
     );
     assert_eq!(node.ruleset(), before);
     assert_eq!(*tables.elements(), held);
@@ -216,6 +216,29 @@ fn a_flushed_ruleset_is_named_as_such() {
     assert!(matches!(error, Error::Changed { .. }), "{error}");
     assert_eq!(node.ruleset(), "");
     node.run(|| tables.remove()).unwrap();
+}
+
+#[test]
+fn a_flushed_ruleset_is_repaired_with_all_that_it_held() {
+    let node = Node::new();
+    node.run(|| {
+        let mut tables = Tables::install(&steering(2), elements(both_services())).unwrap();
+        let whole = node.ruleset();
+        assert!(!tables.repair().unwrap(), "nothing was missing");
+        for loss in ["nft flush ruleset", "nft delete table ip nfvs", "nft delete table ip6 nfvs"] {
+            node.must(loss);
+            assert!(tables.repair().unwrap(), "{loss}");
+            assert_eq!(sorted(&node.ruleset()), sorted(&whole), "{loss}");
+        }
+        tables.remove().unwrap();
+    });
+}
+
+/// Elements of a set come in no particular order.
+fn sorted(ruleset: &str) -> Vec<char> {
+    let mut all: Vec<char> = ruleset.chars().filter(|letter| !letter.is_whitespace()).collect();
+    all.sort_unstable();
+    all
 }
 
 #[test]

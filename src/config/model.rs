@@ -160,7 +160,7 @@ pub enum SchedulerName {
     /// Weighted least connection: the server with the least load in proportion to its weight.
     #[default]
     Wlc,
-    /// At random, in proportion to the weights.
+    /// Uniformly at random among the servers of weight 1 or more.
     Random,
 }
 
