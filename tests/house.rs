@@ -1,5 +1,6 @@
 //! The house rules a machine can check: the director does no I/O and imports nothing from the shells, `unsafe` stands
-//! in two places, `sync-proto` depends on nothing of ours, no test is ignored and no work is left behind as a comment.
+//! in two places, `sync-proto` and `nft-rules` depend on nothing of ours, no test is ignored, no work is left behind,
+//! no file is too long.
 //!
 //! Sources are read as tokens, without comments and literals; `use` trees are spread out into single paths. Below
 //! each checker stands a table of sources it must refuse.
@@ -60,10 +61,18 @@ fn no_test_is_ignored() {
 }
 
 #[test]
+fn no_code_is_left_to_be_written() {
+    complain(&rust_sources(), |_, source| unfinished_code(source));
+}
+
+#[test]
 fn no_work_is_left_behind_as_a_comment() {
-    let mut files = rust_sources();
-    files.extend(sources(&["netns-lab", "packaging", "benches", "systemd", "docs", ".ci"]));
-    complain(&files, |_, source| unfinished_work(source));
+    complain(&sources(&["."]), |_, source| unfinished_work(source));
+}
+
+#[test]
+fn no_source_is_too_long() {
+    complain(&rust_sources(), |_, source| too_long(source));
 }
 
 #[test]
@@ -183,6 +192,28 @@ fn unfinished_work_is_recognised() {
         assert_eq!(unfinished_work(&format!("a\n// {word}: more\n")).len(), 1, "{word}");
     }
     assert!(unfinished_work("fn to_do() {} // method, MASTODON\n").is_empty());
+}
+
+#[test]
+fn unfinished_code_is_recognised() {
+    let refused = [
+        "fn f() { todo!() }",
+        "fn f() { std::todo! [\"later\"] }",
+        "fn f() -> u8 { unimplemented!(\"{}\", 1) }",
+        "#[cfg(test)] mod tests { fn f() { todo!() } }",
+    ];
+    for source in refused {
+        assert_eq!(unfinished_code(source).len(), 1, "{source}");
+    }
+    let passed =
+        "// todo!()\nfn f(todo: bool) -> bool { let x = \"unimplemented!()\"; todo != x.is_empty() }";
+    assert!(unfinished_code(passed).is_empty());
+}
+
+#[test]
+fn long_sources_are_recognised() {
+    assert!(too_long(&"\n".repeat(LINES_AT_MOST)).is_empty());
+    assert_eq!(too_long(&"\n".repeat(LINES_AT_MOST + 1)).len(), 1);
 }
 
 #[test]
@@ -348,6 +379,25 @@ fn unfinished_work(source: &str) -> Vec<String> {
         line.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| MARKS_OF_UNFINISHED_WORK.contains(&word))
     };
     source.lines().filter(marked).map(|line| line.trim().to_owned()).collect()
+}
+
+/// Macros that stand for code to be written.
+fn unfinished_code(source: &str) -> Vec<String> {
+    let code = tokens(source);
+    let stands_for_code = |at: &usize| {
+        ["todo", "unimplemented"].contains(&code[*at].as_str())
+            && code.get(at + 1).is_some_and(|mark| mark == "!")
+            && code.get(at + 2).is_some_and(|open| ["(", "[", "{"].contains(&open.as_str()))
+    };
+    (0..code.len()).filter(stands_for_code).map(|at| format!("{}!", code[at])).collect()
+}
+
+/// Past this a source is about more than one thing.
+const LINES_AT_MOST: usize = 800;
+
+fn too_long(source: &str) -> Vec<String> {
+    let lines = source.lines().count();
+    if lines > LINES_AT_MOST { vec![format!("{lines} lines, at most {LINES_AT_MOST}")] } else { vec![] }
 }
 
 /// The lines of a manifest that make it depend on one of the named packages, or on anything by its path.
@@ -524,7 +574,7 @@ fn sources(places: &[&str]) -> Vec<(String, String)> {
         if path.is_dir() {
             let entries = fs::read_dir(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             waiting.extend(entries.map(|entry| entry.expect("a readable directory").path()));
-            waiting.retain(|path| !path.ends_with("target"));
+            waiting.retain(|path| !path.ends_with("target") && !path.ends_with(".git"));
         } else if let Ok(text) = fs::read_to_string(&path) {
             let name = path.strip_prefix(top).expect("a path below the top").display().to_string();
             found.push((name, text));
