@@ -1,0 +1,54 @@
+# nfvs: `make` alone says what there is.
+
+CARGO ?= cargo
+
+.PHONY: help build demo test lint bench clean need-root
+
+help:
+	@echo 'make build   build the release binary, target/release/nfvs'
+	@echo 'make demo    bring up a lab, balance 300 requests over three servers, IPv4 then IPv6, clean up (root)'
+	@echo 'make test    lint, then all tests, those in network namespaces included (root)'
+	@echo 'make lint    formatting, clippy, documentation and shell scripts, no tests'
+	@echo 'make bench   measure against other balancers and write docs/benchmarks.md (root)'
+	@echo 'make clean   remove what was built'
+	@echo
+	@echo 'demo, test and bench first install the Debian packages they need (packaging/install-deps).'
+	@echo 'All but those packages is Rust $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or later: https://rustup.rs'
+
+build:
+	$(CARGO) build --release --locked
+
+demo: need-root
+	packaging/install-deps build lab
+	$(CARGO) build --release --locked
+	netns-lab/lab demo
+
+# The runner comes last, so that its summary closes the output.
+test: need-root
+	packaging/install-deps build lab
+	$(MAKE) --no-print-directory lint
+	$(CARGO) test --workspace --locked --doc
+ifneq ($(shell command -v cargo-nextest),)
+	$(CARGO) nextest run --workspace --locked --no-fail-fast
+else
+	$(CARGO) test --workspace --locked --no-fail-fast --lib --bins --tests
+endif
+
+# Shell scripts are known by their first line; scenarios, which the lab reads in, by their directive.
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --locked --no-deps
+	grep -rlIE --exclude-dir=target --exclude-dir=.git '^#!.*[/ ](ba|da)?sh$$' . | xargs -d '\n' shellcheck -x -a
+	shellcheck netns-lab/scenarios/*
+
+bench: need-root
+	packaging/install-deps
+	$(CARGO) build --release --locked
+	benches/run
+
+clean:
+	$(CARGO) clean
+
+need-root:
+	@test "$$(id -u)" = 0 || { echo 'make: this needs root, for packages, network namespaces and nftables' >&2; exit 1; }
