@@ -1,8 +1,9 @@
 //! What a connection costs in memory, and a packet in time, without kernel and queues around it.
 //!
 //! * `director memory v4|v6 COUNT`: bytes a connection at `COUNT` connections, by the growth of the resident set.
-//! * `director cost`: nanoseconds a packet with 10, 1,000 and 10,000 services; a line for each work and number of
-//!   services: median, least and most of the rounds. The copy of the packet that is handled is in it (40 bytes).
+//! * `director cost`: nanoseconds a packet with 10, 1,000 and 10,000 services; a line for each work, share of the
+//!   services that traffic goes to, and number of services: median, least and most of the rounds. The copy of the
+//!   packet that is handled is in it (40 bytes).
 //!
 //! `benches/run` calls it.
 
@@ -62,10 +63,13 @@ const ROUNDS: usize = 21;
 /// Times the works in turn: each round has every work with every number of services.
 fn cost() -> Result<(), Box<dyn Error>> {
     let mut works: Vec<Work> = Vec::new();
-    for services in SERVICES {
-        works.push(Work::established(services)?);
-        works.push(Work::first("first packet, rr", services, SchedulerKind::Rr)?);
-        works.push(Work::first("first packet, wlc", services, SchedulerKind::Wlc)?);
+    for busy in [Busy::Ten, Busy::All] {
+        for services in SERVICES {
+            let mix = Mix { services, busy };
+            works.push(Work::established(mix)?);
+            works.push(Work::first("first packet, rr", mix, SchedulerKind::Rr)?);
+            works.push(Work::first("first packet, wlc", mix, SchedulerKind::Wlc)?);
+        }
     }
     for _ in 0..ROUNDS {
         works.iter_mut().for_each(Work::run);
@@ -73,15 +77,53 @@ fn cost() -> Result<(), Box<dyn Error>> {
     for work in &mut works {
         work.nanoseconds.sort_by(f64::total_cmp);
         let [least, median, most] = [0, ROUNDS / 2, ROUNDS - 1].map(|place| work.nanoseconds[place]);
-        println!("{}\t{}\t{median:.0}\t{least:.0}\t{most:.0}", work.name, work.services);
+        let Mix { services, busy } = work.mix;
+        println!("{}\t{busy:?}\t{services}\t{median:.0}\t{least:.0}\t{most:.0}", work.name);
     }
     Ok(())
+}
+
+/// How many services there are, and which of them the traffic is for. With ten busy ones everything that packets
+/// touch stays in the processor's caches, and what is left is the cost of looking up.
+#[derive(Clone, Copy)]
+struct Mix {
+    services: u32,
+    busy: Busy,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Busy {
+    Ten,
+    All,
+}
+
+impl Mix {
+    /// Clients and the services they talk to.
+    fn flows(self) -> impl Iterator<Item = (SocketAddr, SocketAddr)> {
+        (0..FLOWS).map(move |n| {
+            let number = match self.busy {
+                Busy::Ten => n % 10 * (self.services / 10),
+                Busy::All => n % self.services,
+            };
+            (SocketAddr::new(Ipv4Addr::from(0x6440_0000 | n).into(), 40_000), service(number))
+        })
+    }
+
+    /// A packet of each flow, in an order without pattern.
+    fn packets(self, flags: Flags) -> Vec<[u8; 40]> {
+        let mut packets: Vec<[u8; 40]> = self
+            .flows()
+            .map(|(client, vip)| segment(client, vip, flags).try_into().expect("a segment without options"))
+            .collect();
+        fastrand::Rng::with_seed(1).shuffle(&mut packets);
+        packets
+    }
 }
 
 /// The same packets again and again.
 struct Work {
     name: &'static str,
-    services: u32,
+    mix: Mix,
     director: Director,
     packets: Vec<[u8; 40]>,
     /// Every packet opens a connection; all of them are over before the next round.
@@ -92,9 +134,9 @@ struct Work {
 
 impl Work {
     /// Packets of connections that exist.
-    fn established(services: u32) -> Result<Work, Box<dyn Error>> {
-        let work = Work::new("established", services, SchedulerKind::Rr)?;
-        for (client, vip) in flows(services) {
+    fn established(mix: Mix) -> Result<Work, Box<dyn Error>> {
+        let work = Work::new("established", mix, SchedulerKind::Rr)?;
+        for (client, vip) in mix.flows() {
             let mut syn = segment(client, vip, Flags::Syn);
             forward(&work.director, work.now, &mut syn);
             let server =
@@ -102,21 +144,21 @@ impl Work {
             forward(&work.director, work.now, &mut segment(server, client, Flags::SynAck));
             forward(&work.director, work.now, &mut segment(client, vip, Flags::Ack));
         }
-        Ok(Work { packets: packets(services, Flags::Ack), ..work })
+        Ok(Work { packets: mix.packets(Flags::Ack), ..work })
     }
 
     /// First packets of connections.
-    fn first(name: &'static str, services: u32, scheduler: SchedulerKind) -> Result<Work, Box<dyn Error>> {
-        let work = Work::new(name, services, scheduler)?;
-        Ok(Work { packets: packets(services, Flags::Syn), opens: true, ..work })
+    fn first(name: &'static str, mix: Mix, scheduler: SchedulerKind) -> Result<Work, Box<dyn Error>> {
+        let work = Work::new(name, mix, scheduler)?;
+        Ok(Work { packets: mix.packets(Flags::Syn), opens: true, ..work })
     }
 
-    fn new(name: &'static str, services: u32, scheduler: SchedulerKind) -> Result<Work, Box<dyn Error>> {
+    fn new(name: &'static str, mix: Mix, scheduler: SchedulerKind) -> Result<Work, Box<dyn Error>> {
         let director = Director::new(Limits { max_connections: FLOWS as usize }, 1);
-        let addresses: Vec<SocketAddr> = (0..services).map(service).collect();
+        let addresses: Vec<SocketAddr> = (0..mix.services).map(service).collect();
         add_services(&director, &addresses, scheduler)?;
         let (packets, nanoseconds) = (Vec::new(), Vec::new());
-        Ok(Work { name, services, director, packets, opens: false, now: Time::ZERO, nanoseconds })
+        Ok(Work { name, mix, director, packets, opens: false, now: Time::ZERO, nanoseconds })
     }
 
     fn run(&mut self) {
@@ -132,21 +174,6 @@ impl Work {
             assert_eq!(self.director.connection_count().0, 0);
         }
     }
-}
-
-fn packets(services: u32, flags: Flags) -> Vec<[u8; 40]> {
-    let mut packets: Vec<[u8; 40]> = flows(services)
-        .map(|(client, vip)| segment(client, vip, flags).try_into().expect("a segment without options"))
-        .collect();
-    fastrand::Rng::with_seed(1).shuffle(&mut packets);
-    packets
-}
-
-/// A client each, spread over all services.
-fn flows(services: u32) -> impl Iterator<Item = (SocketAddr, SocketAddr)> {
-    (0..FLOWS).map(move |n| {
-        (SocketAddr::new(Ipv4Addr::from(0x6440_0000 | n).into(), 40_000), service(n % services))
-    })
 }
 
 /// The endpoint of a service: an address of its own.
