@@ -18,7 +18,7 @@ user root;
 daemon off;
 worker_processes 1;
 worker_rlimit_nofile 20000;
-pid $home/nginx.pid;
+pid "$home/nginx.pid";
 error_log stderr warn;
 events { worker_connections 8192; }
 http {
@@ -27,17 +27,17 @@ http {
     tcp_nodelay on;
     keepalive_requests 100000000;
     client_max_body_size 0;
-    client_body_temp_path $home/tmp/body;
-    proxy_temp_path $home/tmp/proxy;
-    fastcgi_temp_path $home/tmp/fastcgi;
-    uwsgi_temp_path $home/tmp/uwsgi;
-    scgi_temp_path $home/tmp/scgi;
+    client_body_temp_path "$home/tmp/body";
+    proxy_temp_path "$home/tmp/proxy";
+    fastcgi_temp_path "$home/tmp/fastcgi";
+    uwsgi_temp_path "$home/tmp/uwsgi";
+    scgi_temp_path "$home/tmp/scgi";
     default_type text/plain;
     server {
         listen [::]:$port ipv6only=off backlog=4096;
         location / { return 200 "$node\n"; }
-        location /files/ { alias $run/files/; }
-        location /upload/ { alias $home/upload/; dav_methods PUT; }
+        location /files/ { alias "$run/files/"; }
+        location /upload/ { alias "$home/upload/"; dav_methods PUT; }
     }
 }
 CONF
