@@ -7,7 +7,7 @@ use crate::{
     expr::Expr,
     plan::{MARK_MASK, REFUSE_NO_SERVER},
     sets::{self, Set},
-    statement::{ANSWER_TTL, Client, Family, Field, HASH_SEED, Statement, Transport},
+    statement::{ANSWER_TTL, Client, Family, Field, HASH_SEED, LOOPBACK_MSS, Statement, Transport},
 };
 
 /// The expressions of a rule.
@@ -23,7 +23,7 @@ const HASH_REG: u32 = REG + 4;
 const NETWORK: u32 = libc::NFT_PAYLOAD_NETWORK_HEADER as u32;
 const TRANSPORT: u32 = libc::NFT_PAYLOAD_TRANSPORT_HEADER as u32;
 
-/// `NFT_META_IIF` of the loopback device: the first device of every namespace.
+/// `NFT_META_IIF` and `NFT_META_OIF` of the loopback device: the first device of every namespace.
 const LOOPBACK_INDEX: u32 = 1;
 /// `enum ip_conntrack_info`/`NF_CT_STATE_UNTRACKED_BIT`.
 const CT_STATE_UNTRACKED: u32 = 1 << 6;
@@ -43,6 +43,11 @@ const HASH_JENKINS: u32 = 0;
 const REJECT_UNREACH: u32 = 0;
 const REJECT_RESET: u32 = 1;
 
+/// `NFT_EXTHDR_OP_TCPOPT`.
+const EXTHDR_TCP_OPTION: u32 = 1;
+
+/// RFC 9293, 3.2: kind 2, its value behind kind and length.
+const TCP_OPTION_MSS: u8 = 2;
 const TCP_FLAGS_OFFSET: u32 = 13;
 const TCP_SYN: u8 = 0x02;
 const TCP_CHECKSUM: u32 = 16;
@@ -85,6 +90,9 @@ fn expressions(statement: Statement, family: Family) -> Vec<Expr> {
         }
         Statement::FromLoopback => {
             vec![meta(libc::NFT_META_IIF, REG), compare(libc::NFT_CMP_EQ, LOOPBACK_INDEX.to_ne_bytes())]
+        }
+        Statement::ToLoopback => {
+            vec![meta(libc::NFT_META_OIF, REG), compare(libc::NFT_CMP_EQ, LOOPBACK_INDEX.to_ne_bytes())]
         }
         Statement::ToThisHost => vec![
             Expr::new(c"fib")
@@ -164,6 +172,15 @@ fn expressions(statement: Statement, family: Family) -> Vec<Expr> {
             payload(TRANSPORT, 0, 2, REG),
             bitwise(&[0, 0xff], &[number, 0]),
             write(TRANSPORT, 0, 2, Some(ICMP_CHECKSUM)),
+        ],
+        Statement::LimitSegments => vec![
+            immediate(&LOOPBACK_MSS.to_be_bytes()),
+            Expr::new(c"exthdr")
+                .u32(sys::NFTNL_EXPR_EXTHDR_SREG, REG)
+                .u8(sys::NFTNL_EXPR_EXTHDR_TYPE, TCP_OPTION_MSS)
+                .u32(sys::NFTNL_EXPR_EXTHDR_OFFSET, 2)
+                .u32(sys::NFTNL_EXPR_EXTHDR_LEN, 2)
+                .u32(sys::NFTNL_EXPR_EXTHDR_OP, EXTHDR_TCP_OPTION),
         ],
     }
 }

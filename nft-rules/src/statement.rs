@@ -17,6 +17,10 @@ pub(crate) const HASH_SEED: u32 = 0x6e66_7673;
 /// The hop limit of an answered echo request: what a host would send, not what is left of the client's.
 pub(crate) const ANSWER_TTL: u8 = 64;
 
+/// The largest TCP segment between a client and a server that are both on this host. The loopback interface allows
+/// 64 KB, and TCP puts at least two segments into a packet: more than a queue can carry (65,531 bytes).
+pub(crate) const LOOPBACK_MSS: u16 = 16_000;
+
 /// An address family, each with a table of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Family {
@@ -178,6 +182,8 @@ pub(crate) enum Statement {
     Syn,
     /// It has come back in from a packet sent by this host.
     FromLoopback,
+    /// It goes from this host to this host.
+    ToLoopback,
     /// The destination is an address of this host.
     ToThisHost,
     /// Connection tracking was told to leave it alone.
@@ -220,6 +226,8 @@ pub(crate) enum Statement {
     SetTtl,
     /// ICMP type, with its checksum.
     SetIcmpType(u8),
+    /// The segment size that a SYN announces: at most [`LOOPBACK_MSS`]; the kernel only ever lowers it.
+    LimitSegments,
 }
 
 impl Statement {
@@ -258,6 +266,7 @@ impl Statement {
             Statement::IcmpType(first, last) => format!("{icmp} type {first}-{last}"),
             Statement::Syn => "tcp flags syn".into(),
             Statement::FromLoopback => "iif \"lo\"".into(),
+            Statement::ToLoopback => "oif \"lo\"".into(),
             Statement::ToThisHost => "fib daddr type local".into(),
             Statement::Untracked => "ct state untracked".into(),
             Statement::Marked => format!("{id} != 0"),
@@ -297,6 +306,7 @@ impl Statement {
                 Family::Ip6 => format!("ip6 hoplimit set {ANSWER_TTL}"),
             },
             Statement::SetIcmpType(number) => format!("{icmp} type set {}", type_name(family, number)),
+            Statement::LimitSegments => format!("tcp option maxseg size set {LOOPBACK_MSS}"),
         }
     }
 }

@@ -269,6 +269,8 @@ fn base_chains(family: Family) -> Vec<Chain> {
     // The `ct` in here does more than match: it is what makes the kernel track connections in this namespace
     // and with that defragment (-400) what the queues get. `notrack` alone does not.
     let late = vec![vec![Untracked, Marked, Goto("set_source")]];
+    // Both SYNs between a client and a server on this host pass here.
+    let within = vec![vec![Untracked, ToLoopback, Syn, LimitSegments]];
     let base = |name, hook, priority, rules| Chain { name, hook: Some((hook, priority)), rules };
     vec![
         base("prerouting", Hook::Prerouting, RAW, [vec![from_loopback.clone()], steer.to_vec()].concat()),
@@ -290,7 +292,7 @@ fn base_chains(family: Family) -> Vec<Chain> {
         ),
         base("output_after", Hook::Output, AFTER_RAW, vec![vec![Goto("after")]]),
         base("input", Hook::Input, MANGLE, late.clone()),
-        base("postrouting", Hook::Postrouting, MANGLE, late),
+        base("postrouting", Hook::Postrouting, MANGLE, [within, late].concat()),
     ]
 }
 

@@ -4,6 +4,7 @@ use serde_json::Value;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -77,6 +78,23 @@ impl Lab {
             .spawn()
             .expect("ip netns exec");
         Running(Some(child))
+    }
+
+    /// Starts to watch the packets of a node that fit tcpdump's `filter`.
+    #[track_caller]
+    pub(crate) fn capture(&self, node: &str, filter: &str) -> Capture {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let file = self.file(&format!("capture-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        let errors = file.with_extension("errors");
+        let child = self
+            .command(node, &["tcpdump", "-i", "any", "-n", "-v", "-l", "--immediate-mode", filter])
+            .stdout(File::create(&file).expect("a file of the lab"))
+            .stderr(File::create(&errors).expect("a file of the lab"))
+            .spawn()
+            .expect("ip netns exec");
+        let capture = Capture { file, _running: Running(Some(child)) };
+        wait_for("tcpdump", || fs::read_to_string(&errors).is_ok_and(|said| said.contains("listening on")));
+        capture
     }
 
     /// Asks the daemon: `nfvs show WHAT --json`.
@@ -169,6 +187,26 @@ impl Drop for Running {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+/// The packets of a node, as tcpdump describes them; no more of them once the value is dropped.
+pub(crate) struct Capture {
+    file: PathBuf,
+    _running: Running,
+}
+
+impl Capture {
+    /// What has been seen.
+    pub(crate) fn text(&self) -> String {
+        fs::read_to_string(&self.file).expect("the capture")
+    }
+
+    /// Waits until a packet's description has `what` in it, and returns all there are.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, what: &str) -> String {
+        wait_for(what, || self.text().contains(what));
+        self.text()
     }
 }
 
