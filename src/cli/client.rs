@@ -48,7 +48,7 @@ impl Client {
         &mut self,
         mut each: impl FnMut(ConnectionStatus) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        self.send(&serde_json::to_string(&Request::ShowConnections)?)?;
+        self.send(&serde_json::to_string(&Request::ShowConnections {})?)?;
         loop {
             match self.receive()? {
                 Reply::Item(connection) => each(connection)?,

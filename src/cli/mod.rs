@@ -3,11 +3,13 @@
 //! Exit codes: 0 done, 1 refused or failed, 2 the command line itself was wrong.
 
 mod client;
+mod output;
 mod show;
 
 use crate::{config, daemon};
 use clap::{Parser, Subcommand, ValueEnum};
 use client::Client;
+use output::Output;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -95,22 +97,26 @@ enum What {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match execute(arguments.command) {
+    let mut out = Output::new(io::stdout());
+    match execute(arguments.command, &mut out) {
         Ok(code) => code,
         // Whoever read the output has seen enough; that is no failure.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(_) if out.is_unwanted() => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("nfvs: {error:#}");
+            let mut stderr = io::stderr();
+            // Complaints begin with file, line and column, which editors look for.
+            let _ = match error.downcast_ref() {
+                Some(config::LoadError::Wrong(complaints)) => writeln!(stderr, "{complaints}"),
+                _ => writeln!(stderr, "nfvs: {error:#}"),
+            };
             ExitCode::FAILURE
         }
     }
 }
 
-fn execute(command: Command) -> anyhow::Result<ExitCode> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
+fn execute(command: Command, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run { config, instance } => {
-            drop(out);
             start_log();
             let socket = instance.socket();
             daemon::run(&daemon::RunOptions { config, netns: instance.netns, socket })?;
@@ -123,11 +129,11 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Schema => writeln!(out, "{:#}", config::schema())?,
         Command::Show { what, json, instance } => {
             let mut client = Client::connect(&instance.socket())?;
-            show::show(&mut client, what, json, &mut out)?;
+            show::show(&mut client, what, json, out)?;
         }
         Command::Request { json, instance } => {
             let mut client = Client::connect(&instance.socket())?;
-            if !client.relay(&json, &mut out)? {
+            if !client.relay(&json, out)? {
                 out.flush()?;
                 return Ok(ExitCode::FAILURE);
             }
@@ -139,15 +145,21 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
 
 /// One line an event, on standard error; `RUST_LOG` chooses what is logged.
 fn start_log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let wanted = std::env::var_os(EnvFilter::DEFAULT_ENV).filter(|wanted| !wanted.is_empty());
+    let parsed = wanted.map_or(Ok(EnvFilter::new("info")), |_| EnvFilter::try_from_default_env());
+    let (filter, wrong) = match parsed {
+        Ok(filter) => (filter, None),
+        Err(error) => (EnvFilter::new("info"), Some(error)),
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
         .with_ansi(false)
         .with_writer(io::stderr)
+        // It would panic when nobody reads standard error any more.
+        .log_internal_errors(false)
         .init();
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    if let Some(error) = wrong {
+        tracing::warn!(%error, "RUST_LOG is not understood; taking \"info\"");
+    }
 }

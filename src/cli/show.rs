@@ -14,21 +14,21 @@ use std::net::{IpAddr, SocketAddr};
 pub(super) fn show(client: &mut Client, what: What, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
     match what {
         What::Services => {
-            let services: Vec<ServiceStatus> = client.ask(&Request::ShowServices)?;
+            let services: Vec<ServiceStatus> = client.ask(&Request::ShowServices {})?;
             if json { print_json(&services, out) } else { print_services(&services, out) }
         }
         What::Servers => {
-            let services: Vec<ServiceStatus> = client.ask(&Request::ShowServices)?;
+            let services: Vec<ServiceStatus> = client.ask(&Request::ShowServices {})?;
             if json { print_json(&flat_servers(&services), out) } else { print_servers(&services, out) }
         }
         What::Connections if json => connections_json(client, out),
         What::Connections => connections_text(client, out),
         What::Queues => {
-            let queues: Vec<QueueStatus> = client.ask(&Request::ShowQueues)?;
+            let queues: Vec<QueueStatus> = client.ask(&Request::ShowQueues {})?;
             if json { print_json(&queues, out) } else { print_queues(&queues, out) }
         }
         What::Stats => {
-            let stats: Statistics = client.ask(&Request::ShowStats)?;
+            let stats: Statistics = client.ask(&Request::ShowStats {})?;
             if json { print_json(&stats, out) } else { print_stats(&stats, out) }
         }
     }
@@ -151,16 +151,23 @@ fn print_queues(queues: &[QueueStatus], out: &mut impl Write) -> anyhow::Result<
             queue.class,
             queue.backend,
             if queue.running { "running" } else { "ENDED" },
-            queue.waiting,
+            known(queue.waiting),
             queue.received,
             queue.verdicts,
             queue.refused,
-            queue.dropped,
-            queue.user_dropped,
+            known(queue.dropped),
+            known(queue.user_dropped),
             queue.lost
         )?;
     }
+    if let Some(reason) = queues.iter().find_map(|queue| queue.unknown.as_ref()) {
+        writeln!(out, "\n-: {reason}")?;
+    }
     Ok(())
+}
+
+fn known(number: Option<u32>) -> String {
+    number.map_or_else(|| "-".to_owned(), |number| number.to_string())
 }
 
 fn connections_json(client: &mut Client, out: &mut impl Write) -> anyhow::Result<()> {

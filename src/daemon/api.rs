@@ -5,18 +5,18 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A request.
+/// A request. The ones without fields are written with braces so that unknown fields are refused there too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// Services with their servers: [`ServiceStatus`]es.
-    ShowServices,
+    ShowServices {},
     /// Connections, one [`Reply::Item`] each: [`ConnectionStatus`]es.
-    ShowConnections,
+    ShowConnections {},
     /// Queues: [`QueueStatus`]es.
-    ShowQueues,
+    ShowQueues {},
     /// Counters: [`Statistics`].
-    ShowStats,
+    ShowStats {},
     /// Adds a service as the configuration file writes it.
     AddService {
         /// The service.
@@ -168,12 +168,14 @@ pub struct QueueStatus {
     pub backend: String,
     /// Whether its worker runs.
     pub running: bool,
-    /// Packets that wait for a verdict.
-    pub waiting: u32,
-    /// Packets dropped because the queue was full.
-    pub dropped: u32,
-    /// Packets dropped because the socket's buffer was full.
-    pub user_dropped: u32,
+    /// Packets that wait for a verdict; none: see `unknown`.
+    pub waiting: Option<u32>,
+    /// Packets dropped because the queue was full; none: see `unknown`.
+    pub dropped: Option<u32>,
+    /// Packets dropped because the socket's buffer was full; none: see `unknown`.
+    pub user_dropped: Option<u32>,
+    /// Why the three numbers above, which only the kernel has, are not known.
+    pub unknown: Option<String>,
     /// Packets received.
     pub received: u64,
     /// Verdicts given.

@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use nft_rules::{Elements, Endpoint, QueueClass, SourceId, Tables};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 
 /// A worker and the queue it serves.
@@ -61,10 +62,10 @@ impl Control {
     /// Answers every request but the one for connections, which is answered in parts.
     pub(super) fn answer(&mut self, request: &Request) -> Reply {
         let answered = match request {
-            Request::ShowServices => to_value(&self.services()),
-            Request::ShowQueues => self.queue_status().and_then(|status| to_value(&status)),
-            Request::ShowStats => to_value(&self.statistics()),
-            Request::ShowConnections => Ok(Value::Null),
+            Request::ShowServices {} => to_value(&self.services()),
+            Request::ShowQueues {} => to_value(&self.queue_status()),
+            Request::ShowStats {} => to_value(&self.statistics()),
+            Request::ShowConnections {} => Ok(Value::Null),
             change => translate::commands(change, &self.director.services().timeouts)
                 .and_then(|commands| self.apply(&commands))
                 .map(|()| Value::Null),
@@ -91,7 +92,8 @@ impl Control {
         Ok(())
     }
 
-    /// What has to be done now and then: ends connections, forgets servers removed long ago.
+    /// What has to be done now and then: ends connections, forgets servers removed long ago, puts the rules back that
+    /// a firewall's reload flushed.
     ///
     /// # Errors
     /// If a worker has ended, which leaves its queue to nobody.
@@ -102,6 +104,11 @@ impl Control {
             && let Err(error) = self.tables.update(elements(&self.director.steering(), self.answer_ping))
         {
             tracing::warn!(%error, "the steering of removed servers could not be cleaned up");
+        }
+        match self.tables.repair() {
+            Ok(false) => {}
+            Ok(true) => tracing::warn!("somebody had removed the steering rules; they are in place again"),
+            Err(error) => tracing::warn!(%error, "the steering rules cannot be looked at"),
         }
         match self.queues.iter().find(|queue| !queue.worker.is_running()) {
             Some(queue) => bail!("the worker of queue {} has failed", queue.number),
@@ -121,7 +128,9 @@ impl Control {
             service.servers.clear();
         }
         if let Err(error) = self.tables.update(elements(&silent, false)) {
-            tracing::warn!(%error, "packets that wait in the queues may be lost");
+            tracing::warn!(%error, "the replies that wait in the queues leave with their servers' addresses");
+            // Queues that are still steered to might never be empty.
+            self.tables.remove().context("the steering rules could not be removed")?;
         }
         self.queues.iter().for_each(|queue| queue.worker.stop());
         for queue in std::mem::take(&mut self.queues) {
@@ -155,33 +164,40 @@ impl Control {
         }
     }
 
-    fn queue_status(&self) -> anyhow::Result<Vec<QueueStatus>> {
-        let counters: BTreeMap<u16, QueueCounters> = read_counters()
-            .context("cannot read the queue counters")?
-            .into_iter()
-            .map(|counters| (counters.queue, counters))
-            .collect();
-        Ok(self
-            .queues
+    fn queue_status(&self) -> Vec<QueueStatus> {
+        let counters: Result<BTreeMap<u16, QueueCounters>, String> = read_counters()
+            .map(|counters| counters.into_iter().map(|counters| (counters.queue, counters)).collect())
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    "only root may read the kernel's queue counters".to_owned()
+                }
+                _ => format!("the kernel's queue counters cannot be read: {error}"),
+            });
+        self.queues
             .iter()
             .map(|queue| {
-                let kernel = counters.get(&queue.number);
                 let io = queue.worker.stats();
+                let kernel = counters.as_ref().map_err(String::clone).and_then(|counters| {
+                    counters.get(&queue.number).ok_or_else(|| "the kernel has no such queue".to_owned())
+                });
+                let kernel_counter =
+                    |of: fn(&QueueCounters) -> u32| kernel.as_ref().ok().map(|&kernel| of(kernel));
                 QueueStatus {
                     queue: queue.number,
                     class: queue.class.to_string(),
                     backend: self.backend.to_string(),
                     running: queue.worker.is_running(),
-                    waiting: kernel.map_or(0, |kernel| kernel.waiting),
-                    dropped: kernel.map_or(0, |kernel| kernel.queue_dropped),
-                    user_dropped: kernel.map_or(0, |kernel| kernel.user_dropped),
+                    waiting: kernel_counter(|kernel| kernel.waiting),
+                    dropped: kernel_counter(|kernel| kernel.queue_dropped),
+                    user_dropped: kernel_counter(|kernel| kernel.user_dropped),
+                    unknown: kernel.as_ref().err().cloned(),
                     received: io.received,
                     verdicts: io.verdicts,
                     refused: io.refused,
                     lost: io.verdicts_lost + io.truncated + io.malformed,
                 }
             })
-            .collect())
+            .collect()
     }
 }
 

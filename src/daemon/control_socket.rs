@@ -4,19 +4,24 @@ use super::api::{ConnectionStatus, Reply, Request};
 use super::control::Control;
 use crate::director::connection::ConnectionView;
 use anyhow::{Context, bail};
+use rustix::fs::Mode;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 /// The longest request.
 const MAX_REQUEST: u64 = 1 << 20;
+/// How much of a request goes to the log, in characters.
+const MAX_LOGGED: usize = 2000;
+/// Clients at a time: they share the process's open files, commonly 1024, with what steering needs.
+const MAX_CLIENTS: usize = 256;
 /// How long a client may keep a connection without a word.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -50,22 +55,28 @@ impl ControlSocket {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(|| format!("cannot look at {place}")),
         }
-        let listener =
-            UnixListener::bind(path).with_context(|| format!("cannot make the control socket {place}"))?;
-        let socket = ControlSocket { listener, path: path.to_owned() };
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))
-            .with_context(|| format!("cannot protect the control socket {place}"))?;
-        Ok(socket)
+        // Nobody else may connect, not even between making the file and setting its mode.
+        let umask = rustix::process::umask(Mode::from_raw_mode(0o177));
+        let bound = UnixListener::bind(path);
+        rustix::process::umask(umask);
+        let listener = bound.with_context(|| format!("cannot make the control socket {place}"))?;
+        Ok(ControlSocket { listener, path: path.to_owned() })
     }
 
     /// Serves clients for ever, each on its own.
     pub(super) async fn serve(&self, control: &Arc<Mutex<Control>>) {
+        let places = Arc::new(Semaphore::new(MAX_CLIENTS));
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
                     let control = Arc::clone(control);
+                    let place = Arc::clone(&places).try_acquire_owned();
                     tokio::spawn(async move {
-                        if let Err(error) = converse(stream, &control).await {
+                        let conversation = match place {
+                            Ok(_place) => converse(stream, &control).await,
+                            Err(_) => turn_away(stream).await,
+                        };
+                        if let Err(error) = conversation {
                             tracing::debug!(%error, "a control client went away");
                         }
                     });
@@ -85,6 +96,11 @@ impl Drop for ControlSocket {
             tracing::debug!(%error, "the control socket's file was gone already");
         }
     }
+}
+
+/// Tells one client too many why it is not served.
+async fn turn_away(mut stream: UnixStream) -> io::Result<()> {
+    say(&mut stream, &Reply::Error(format!("{MAX_CLIENTS} clients are connected already; try again"))).await
 }
 
 /// Answers one client's requests until it leaves.
@@ -111,7 +127,7 @@ async fn converse(stream: UnixStream, control: &Mutex<Control>) -> io::Result<()
         }
         match serde_json::from_slice::<Request>(&line) {
             Err(error) => say(&mut writer, &Reply::Error(format!("not a request: {error}"))).await?,
-            Ok(Request::ShowConnections) => show_connections(&mut writer, control).await?,
+            Ok(Request::ShowConnections {}) => show_connections(&mut writer, control).await?,
             Ok(request) => {
                 let reply = control.lock().await.answer(&request);
                 log(&request, &reply);
@@ -126,12 +142,20 @@ async fn converse(stream: UnixStream, control: &Mutex<Control>) -> io::Result<()
 fn log(request: &Request, reply: &Reply) {
     let is_question = matches!(
         request,
-        Request::ShowServices | Request::ShowConnections | Request::ShowQueues | Request::ShowStats
+        Request::ShowServices {}
+            | Request::ShowConnections {}
+            | Request::ShowQueues {}
+            | Request::ShowStats {}
     );
+    if is_question {
+        return;
+    }
+    // As it was asked, on one line: JSON has escapes for whatever would break it.
+    let request: String =
+        serde_json::to_string(request).unwrap_or_default().chars().take(MAX_LOGGED).collect();
     match reply {
-        _ if is_question => {}
-        Reply::Error(error) => tracing::warn!(?request, error, "a change was refused"),
-        _ => tracing::info!(?request, "changed"),
+        Reply::Error(error) => tracing::warn!(%request, error, "a change was refused"),
+        _ => tracing::info!(%request, "changed"),
     }
 }
 

@@ -20,6 +20,7 @@ use anyhow::Context;
 use clock::Clock;
 use control::{Control, ServedQueue, elements};
 use control_socket::ControlSocket;
+use netns::NamespaceLock;
 use nft_rules::{QueuePlan, Steering, Tables};
 use queue::{Backend, QueueConfig};
 use std::path::PathBuf;
@@ -51,18 +52,19 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
         netns::enter(name)?;
     }
     preflight::check_capabilities()?;
-    let _lock = netns::NamespaceLock::take()?;
+    let lock = NamespaceLock::take()?;
     for server in config.services.iter().flat_map(|service| &service.servers) {
         preflight::check_forwarding(server.address)?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(options, &config))
+    runtime.block_on(serve(options, &config, &lock))
 }
 
-async fn serve(options: &RunOptions, config: &Config) -> anyhow::Result<()> {
-    // Both before anything is steered, so that no signal finds us half-way.
+async fn serve(options: &RunOptions, config: &Config, lock: &NamespaceLock) -> anyhow::Result<()> {
+    // All before anything is steered, so that no signal finds us half-way.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let socket = ControlSocket::bind(&options.socket)?;
     let control = start(config)?;
     let (connections, services) = (config.max_connections, config.services.len());
@@ -74,6 +76,7 @@ async fn serve(options: &RunOptions, config: &Config) -> anyhow::Result<()> {
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
+            lock.forget_callers();
             if let Err(failure) = control.lock().await.tick() {
                 return failure;
             }
@@ -84,6 +87,7 @@ async fn serve(options: &RunOptions, config: &Config) -> anyhow::Result<()> {
         failure = ticking => Err(failure),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
+        _ = hangup.recv() => Ok(()),
     };
     tracing::info!("ending");
     control.lock().await.shut_down()?;

@@ -45,7 +45,7 @@ pub(super) fn enter(name: &str) -> anyhow::Result<()> {
 /// Held by the one daemon of a network namespace.
 #[derive(Debug)]
 pub(super) struct NamespaceLock {
-    _listener: UnixListener,
+    listener: UnixListener,
 }
 
 impl NamespaceLock {
@@ -56,7 +56,10 @@ impl NamespaceLock {
     pub(super) fn take() -> anyhow::Result<NamespaceLock> {
         let address = SocketAddr::from_abstract_name(LOCK_NAME)?;
         match UnixListener::bind_addr(&address) {
-            Ok(listener) => Ok(NamespaceLock { _listener: listener }),
+            Ok(listener) => {
+                listener.set_nonblocking(true)?;
+                Ok(NamespaceLock { listener })
+            }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 let owner = UnixStream::connect_addr(&address)
                     .and_then(|stream| Ok(rustix::net::sockopt::socket_peercred(&stream)?));
@@ -70,5 +73,10 @@ impl NamespaceLock {
             }
             Err(error) => Err(error).context("cannot claim this network namespace"),
         }
+    }
+
+    /// Forgets who has asked for the owner. Left alone, they fill the socket's backlog, and whoever asks next hangs.
+    pub(super) fn forget_callers(&self) {
+        while self.listener.accept().is_ok() {}
     }
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use rustix::thread::{CapabilitySet, capabilities};
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 
 /// Checks that the process may do what it has to.
 ///
@@ -20,11 +20,15 @@ pub(super) fn check_capabilities() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Checks that this namespace forwards packets to servers of `address`'s family.
+/// Checks that packets reach the server at `address`: that this namespace forwards packets of its family, unless the
+/// server is in it.
 ///
 /// # Errors
 /// Names the sysctl that is off.
 pub(super) fn check_forwarding(address: IpAddr) -> anyhow::Result<()> {
+    if is_local(address) {
+        return Ok(());
+    }
     // IPv4 forwards on each interface that says so, IPv6 only where all of it is switched on.
     let (pattern, name) = match address {
         IpAddr::V4(_) => ("/proc/sys/net/ipv4/conf", "net.ipv4.ip_forward"),
@@ -47,4 +51,9 @@ pub(super) fn check_forwarding(address: IpAddr) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Whether this namespace has the address: only then a socket may have it.
+fn is_local(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
 }

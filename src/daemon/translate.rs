@@ -14,6 +14,9 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 
+/// What names a service.
+const KEY: &[&str] = &["protocol", "address", "port"];
+
 /// The commands that bring a fresh director to `config`.
 pub(super) fn config_commands(config: &Config) -> Vec<Command> {
     std::iter::once(Command::SetTimeouts(timeouts(&config.timeouts)))
@@ -32,10 +35,14 @@ pub(super) fn commands(request: &Request, current: &Timeouts) -> anyhow::Result<
             if service.get("scheduler").is_none() {
                 bail!("service.scheduler: missing");
             }
+            only("service", service, &["protocol", "address", "port", "scheduler"])?;
             let spec = checked_service(service, None)?;
             Command::EditService { service: spec.key, scheduler: spec.scheduler }
         }
-        Request::DeleteService { service } => Command::DeleteService(checked_service(service, None)?.key),
+        Request::DeleteService { service } => {
+            only("service", service, KEY)?;
+            Command::DeleteService(checked_service(service, None)?.key)
+        }
         Request::AddServer { service, server } => {
             let (key, server) = checked_server(service, server)?;
             Command::AddServer(key, server)
@@ -48,6 +55,7 @@ pub(super) fn commands(request: &Request, current: &Timeouts) -> anyhow::Result<
             Command::EditServer(key, server)
         }
         Request::DeleteServer { service, server } => {
+            only("server", server, &["address", "port"])?;
             let (key, server) = checked_server(service, server)?;
             Command::DeleteServer(key, server.address)
         }
@@ -63,7 +71,10 @@ pub(super) fn commands(request: &Request, current: &Timeouts) -> anyhow::Result<
             let config = checked(&json!({ "services": [], "timeouts": all }), &[])?;
             Command::SetTimeouts(timeouts(&config.timeouts))
         }
-        Request::ShowServices | Request::ShowConnections | Request::ShowQueues | Request::ShowStats => {
+        Request::ShowServices {}
+        | Request::ShowConnections {}
+        | Request::ShowQueues {}
+        | Request::ShowStats {} => {
             return Ok(Vec::new());
         }
     }])
@@ -92,9 +103,18 @@ fn checked_service(service: &Value, server: Option<&Value>) -> anyhow::Result<Se
 }
 
 fn checked_server(service: &Value, server: &Value) -> anyhow::Result<(ServiceKey, ServerSpec)> {
+    only("service", service, KEY)?;
     let spec = checked_service(service, Some(server))?;
     let server = spec.servers.first().copied().context("server: missing")?;
     Ok((spec.key, server))
+}
+
+/// Refuses what a request would say in vain.
+fn only(what: &str, value: &Value, allowed: &[&str]) -> anyhow::Result<()> {
+    match value.as_object().and_then(|fields| fields.keys().find(|key| !allowed.contains(&key.as_str()))) {
+        Some(key) => bail!("{what}.{key}: of no use here; allowed: {}", allowed.join(", ")),
+        None => Ok(()),
+    }
 }
 
 /// Checks a document made from a request. `names` says what its places are called in the request.

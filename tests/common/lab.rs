@@ -1,5 +1,7 @@
 //! Drives `netns-lab/lab`: a scenario is up while a [`Lab`] lives.
 
+use super::netns::on_own_thread;
+use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -95,6 +97,15 @@ impl Lab {
         let capture = Capture { file, _running: Running(Some(child)) };
         wait_for("tcpdump", || fs::read_to_string(&errors).is_ok_and(|said| said.contains("listening on")));
         capture
+    }
+
+    /// Runs `work` on a thread in a node. Sockets it makes stay there.
+    pub(crate) fn enter<T: Send>(&self, node: &str, work: impl FnOnce() -> T + Send) -> T {
+        let namespace = File::open(Path::new("/run/netns").join(self.namespace(node))).expect("the node");
+        on_own_thread(|| {
+            setns(&namespace, CloneFlags::CLONE_NEWNET).expect("enter the node");
+            work()
+        })
     }
 
     /// Asks the daemon: `nfvs show WHAT --json`.

@@ -51,6 +51,6 @@ pub(crate) fn run(command: &str) -> String {
 }
 
 /// A thread can leave its namespace, but its caller must not notice.
-fn on_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+pub(super) fn on_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| scope.spawn(work).join()).unwrap_or_else(|panic| resume_unwind(panic))
 }
