@@ -77,9 +77,11 @@ impl Client {
 
     fn send(&mut self, line: &str) -> anyhow::Result<()> {
         let stream = self.stream.get_mut();
-        stream.write_all(line.as_bytes())?;
-        stream.write_all(b"\n")?;
-        Ok(())
+        match stream.write_all(line.as_bytes()).and_then(|()| stream.write_all(b"\n")) {
+            // It hung up; what it had to say before is still there to be read.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            sent => sent.context("the daemon does not listen"),
+        }
     }
 
     fn receive(&mut self) -> anyhow::Result<Reply> {
