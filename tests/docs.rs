@@ -148,7 +148,7 @@ fn the_matrix_names_tests_that_exist() {
 }
 
 fn has_test(file: &str, test: &str) -> bool {
-    ["tests", "tests/engine", "nft-rules/tests"]
+    ["tests", "tests/engine", "tests/lab_daemon", "nft-rules/tests"]
         .map(|folder| root().join(folder).join(format!("{file}.rs")))
         .into_iter()
         .filter_map(|path| fs::read_to_string(path).ok())

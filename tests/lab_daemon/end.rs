@@ -64,22 +64,22 @@ fn killed_it_leaves_rules_that_refuse_and_the_next_one_replaces_them() {
 }
 
 #[test]
-fn elements_that_somebody_removed_are_an_error_and_no_end() {
+fn tables_that_somebody_removed_are_an_error_and_no_end() {
     let lab = Lab::up("removed", "nat", &["--no-daemon"]);
     let daemon = Daemon::start(&lab, &[]);
-    lab.run("director", &["nft", "delete", "element", "ip", "nfvs", "services", "{ 10.0.0.100 . tcp . 80 }"]);
+    lab.run("director", &["nft", "delete", "table", "ip", "nfvs"]);
     let services = lab.show("services");
-    let request = json!({
-        "command": "delete-service",
-        "service": { "protocol": "tcp", "address": "10.0.0.100", "port": 80 },
-    });
-    let asked = lab.nfvs(&["request", &request.to_string()]);
-    assert_eq!(asked.status.code(), Some(1), "{request}");
-    let said = text(&asked.stdout);
-    assert!(said.starts_with("{\"error\":\"the steering rules could not be changed: "), "{said}");
-    assert!(said.contains(": another program has changed the table"), "{said}");
-    assert_eq!(said.matches("os error").count(), 1, "{said}");
-    assert_eq!(lab.show("services"), services, "{request}");
+    for request in [
+        json!({ "command": "add-service", "service": { "protocol": "tcp", "address": "10.0.0.101", "port": 80 } }),
+        json!({ "command": "delete-service", "service": { "protocol": "tcp", "address": "10.0.0.100", "port": 80 } }),
+    ] {
+        let asked = lab.nfvs(&["request", &request.to_string()]);
+        assert_eq!(asked.status.code(), Some(1), "{request}");
+        let said = text(&asked.stdout);
+        assert!(said.starts_with("{\"error\":\"the steering rules could not be changed: "), "{said}");
+        assert!(said.contains("; another program has changed the table"), "{said}");
+        assert_eq!(lab.show("services"), services, "{request}");
+    }
     assert_eq!(daemon.end(Signal::TERM).code(), Some(0), "{}", lab.log());
     assert_nothing_left(&lab);
     let _again = Daemon::start(&lab, &[]);
