@@ -304,7 +304,7 @@ fn a_hundred_clients_at_once_are_all_answered() {
             scope.spawn(move || {
                 let mut stream = BufReader::new(connect(lab));
                 let service =
-                    json!({ "protocol": "udp", "address": format!("10.0.1.{client}"), "port": 1000 });
+                    json!({ "protocol": "udp", "address": format!("10.0.8.{client}"), "port": 1000 });
                 let mut new = service.clone();
                 new["servers"] = json!([{ "address": "10.0.2.11", "port": 53 }]);
                 for _ in 0..5 {
