@@ -193,9 +193,11 @@ struct Trashed {
 /// What a commit does to objects that packets are using.
 #[derive(Debug)]
 enum Effect {
+    /// The first `count` of `servers` are new, the first one newest.
     Added {
         core: Arc<ServiceCore>,
         servers: Vec<Arc<RealServer>>,
+        count: usize,
     },
     Revived {
         server: Arc<RealServer>,
@@ -318,13 +320,13 @@ impl Plan {
         let source = self.reply_source(spec.key)?;
         let scheduler = scheduler::build(spec.scheduler, self.state.seed ^ u64::from(source.0));
         let core = Arc::new(ServiceCore::new(spec.key, source, scheduler));
-        self.services.put(VirtualService {
-            name: spec.name.clone(),
-            scheduler: spec.scheduler,
-            servers: Vec::new(),
-            core,
-        });
-        spec.servers.iter().try_for_each(|server| self.add_server(spec.key, server))
+        let mut service =
+            VirtualService { name: spec.name.clone(), scheduler: spec.scheduler, servers: Vec::new(), core };
+        for server in &spec.servers {
+            self.add_server_to(&mut service, server)?;
+        }
+        self.services.put(service);
+        Ok(())
     }
 
     fn edit_service(&mut self, key: ServiceKey, scheduler: SchedulerKind) -> Result<(), CommandError> {
@@ -354,16 +356,22 @@ impl Plan {
 
     fn add_server(&mut self, key: ServiceKey, spec: &ServerSpec) -> Result<(), CommandError> {
         let mut service = self.service(key)?;
+        self.add_server_to(&mut service, spec)?;
+        self.services.put(service);
+        Ok(())
+    }
+
+    fn add_server_to(&mut self, service: &mut VirtualService, spec: &ServerSpec) -> Result<(), CommandError> {
+        let key = service.key();
         if service.position(spec.address).is_some() {
             return Err(CommandError::ServerExists { service: key, server: spec.address });
         }
         let server = match self.take_from_trash(key, spec.address) {
             Some(trashed) => {
-                let keep_stats = Arc::ptr_eq(&trashed.core, &service.core);
                 self.effects.push(Effect::Revived {
                     server: Arc::clone(&trashed.server),
                     weight: spec.weight,
-                    keep_stats,
+                    keep_stats: Arc::ptr_eq(&trashed.core, &service.core),
                 });
                 trashed.server
             }
@@ -375,9 +383,18 @@ impl Plan {
             }
         };
         service.servers.insert(0, server);
-        self.effects
-            .push(Effect::Added { core: Arc::clone(&service.core), servers: service.servers.clone() });
-        self.services.put(service);
+        match self.effects.last_mut() {
+            // One list for many additions: a list each would take memory by the square.
+            Some(Effect::Added { core, servers, count }) if Arc::ptr_eq(core, &service.core) => {
+                servers.insert(0, Arc::clone(&service.servers[0]));
+                *count += 1;
+            }
+            _ => self.effects.push(Effect::Added {
+                core: Arc::clone(&service.core),
+                servers: service.servers.clone(),
+                count: 1,
+            }),
+        }
         Ok(())
     }
 
@@ -447,7 +464,11 @@ impl Plan {
 impl Effect {
     fn apply(&self, seed: u64) {
         match self {
-            Effect::Added { core, servers } => core.with_scheduler(|s| s.on_added(servers)),
+            Effect::Added { core, servers, count } => core.with_scheduler(|scheduler| {
+                for newest in (0..*count).rev() {
+                    scheduler.on_added(&servers[newest..]);
+                }
+            }),
             Effect::Revived { server, weight, keep_stats } => {
                 server.set_weight(*weight);
                 if !keep_stats {

@@ -159,3 +159,43 @@ fn ten_thousand_services_are_planned_at_once_and_a_later_one_beside_them() {
     let sources: std::collections::HashSet<_> = steering.iter().map(|service| service.source).collect();
     assert_eq!((steering.len(), sources.len()), (10_001, 10_001));
 }
+
+#[test]
+fn servers_added_together_are_scheduled_as_those_added_one_by_one() {
+    let servers = ["10.0.2.11:80", "10.0.3.12:80", "10.0.4.13:80"];
+    let weights = [4, 2, 1];
+    let together = Bed::new();
+    let spec = ServiceSpec {
+        key: key(Tcp, VIP),
+        name: "web".to_owned(),
+        scheduler: Wrr,
+        servers: servers.iter().zip(weights).map(|(address, weight)| server(address, weight)).collect(),
+    };
+    together.director.apply(&[Command::AddService(spec)]).unwrap();
+    let single = Bed::serving(Tcp, VIP, Wrr, &[]);
+    for (address, weight) in servers.iter().zip(weights) {
+        single.director.apply(&[Command::AddServer(key(Tcp, VIP), server(address, weight))]).unwrap();
+    }
+    // What a kernel chose for these weights: 3 2 1 1 1 2 1, over and over.
+    for (client, expected) in (1..=14).zip([3, 2, 1, 1, 1, 2, 1].iter().cycle()) {
+        let from = format!("10.0.1.2:{client}");
+        let chosen = [&together, &single].map(|bed| bed.tcp(&from, VIP, SYN).destination());
+        assert_eq!(chosen, [servers[expected - 1], servers[expected - 1]]);
+    }
+}
+
+#[test]
+fn a_service_of_twenty_thousand_servers_is_one_change() {
+    let bed = Bed::new();
+    let servers = (0..20_000_u32)
+        .map(|n| server(&format!("10.{}.{}.1:{}", 2 + n / 10_000, n / 100 % 100, 1 + n % 100), 1));
+    let spec = ServiceSpec {
+        key: key(Tcp, VIP),
+        name: "many".to_owned(),
+        scheduler: Rr,
+        servers: servers.collect(),
+    };
+    bed.director.apply(&[Command::AddService(spec)]).unwrap();
+    assert_eq!(bed.tcp("10.0.1.2:1", VIP, SYN).destination(), "10.3.99.1:100");
+    assert_eq!(bed.director.steering()[0].servers.len(), 20_000);
+}

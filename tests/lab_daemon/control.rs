@@ -267,7 +267,12 @@ fn what_is_no_request_is_refused_with_a_reason() {
 fn a_change_is_made_whole_or_not_at_all() {
     let lab = Lab::up("atomic", "nat4", &[]);
     let before = (rules(&lab), lab.show("services"));
-    let new = |name: &str, servers: Value| json!({ "protocol": "tcp", "address": "10.0.0.101", "port": 80, "name": name, "servers": servers });
+    let new = |name: &str, servers: Value| {
+        let service = json!({ "protocol": "tcp", "address": "10.0.0.101", "port": 80 });
+        let mut service = service.as_object().expect("an object").clone();
+        service.extend([("name".to_owned(), name.into()), ("servers".to_owned(), servers)]);
+        Value::from(service)
+    };
     let good = json!({ "address": "10.0.2.11", "port": 8080 });
     for (service, reason) in [
         (
@@ -304,7 +309,7 @@ fn a_hundred_clients_at_once_are_all_answered() {
             scope.spawn(move || {
                 let mut stream = BufReader::new(connect(lab));
                 let service =
-                    json!({ "protocol": "udp", "address": format!("10.9.0.{client}"), "port": 1000 });
+                    json!({ "protocol": "udp", "address": format!("10.0.8.{client}"), "port": 1000 });
                 let mut new = service.clone();
                 new["servers"] = json!([{ "address": "10.0.2.11", "port": 53 }]);
                 for _ in 0..5 {

@@ -64,26 +64,50 @@ fn killed_it_leaves_rules_that_refuse_and_the_next_one_replaces_them() {
 }
 
 #[test]
-fn tables_that_somebody_removed_are_an_error_and_no_end() {
+fn tables_that_somebody_removed_come_back() {
     let lab = Lab::up("removed", "nat", &["--no-daemon"]);
     let daemon = Daemon::start(&lab, &[]);
-    lab.run("director", &["nft", "delete", "table", "ip", "nfvs"]);
+    let before = super::rules(&lab);
     let services = lab.show("services");
-    for request in [
-        json!({ "command": "add-service", "service": { "protocol": "tcp", "address": "10.0.0.101", "port": 80 } }),
-        json!({ "command": "delete-service", "service": { "protocol": "tcp", "address": "10.0.0.100", "port": 80 } }),
-    ] {
-        let asked = lab.nfvs(&["request", &request.to_string()]);
-        assert_eq!(asked.status.code(), Some(1), "{request}");
-        let said = text(&asked.stdout);
-        assert!(said.starts_with("{\"error\":\"the steering rules could not be changed: "), "{said}");
-        assert!(said.contains("; another program has changed the table"), "{said}");
-        assert_eq!(lab.show("services"), services, "{request}");
+    for (times, family) in (1..).zip(["ip", "ip6"]) {
+        lab.run("director", &["nft", "delete", "table", family, "nfvs"]);
+        let line = "WARN somebody had removed the steering rules; they are in place again";
+        wait_for("the rules", || lab.log().matches(line).count() == times);
+        assert_eq!(super::rules(&lab), before);
     }
+    assert_serves(&lab);
+    assert_ne!(lab.show("services"), services, "the counters went on");
+    // And gone once more, perhaps until the end.
+    lab.run("director", &["nft", "delete", "table", "ip", "nfvs"]);
     assert_eq!(daemon.end(Signal::TERM).code(), Some(0), "{}", lab.log());
     assert_nothing_left(&lab);
-    let _again = Daemon::start(&lab, &[]);
+}
+
+#[test]
+fn a_change_that_meets_somebody_elses_is_refused_and_no_end() {
+    let lab = Lab::up("changed", "nat4", &["--no-daemon"]);
+    let daemon = Daemon::start(&lab, &[]);
+    lab.run("director", &["nft", "delete", "element", "ip", "nfvs", "services", "{ 10.0.0.100 . udp . 53 }"]);
+    lab.run("director", &["nft", "add", "element", "ip", "nfvs", "services", "{ 10.0.0.101 . tcp . 80 }"]);
+    let (rules, services) = (super::rules(&lab), lab.show("services"));
+    for (command, protocol, address, port) in
+        [("delete-service", "udp", "10.0.0.100", 53), ("add-service", "tcp", "10.0.0.101", 80)]
+    {
+        let service = json!({ "protocol": protocol, "address": address, "port": port });
+        let asked = lab.nfvs(&["request", &json!({ "command": command, "service": service }).to_string()]);
+        assert_eq!(asked.status.code(), Some(1), "{command}");
+        let said = text(&asked.stdout);
+        assert!(said.starts_with("{\"error\":\"the steering rules could not be changed: "), "{said}");
+        assert!(said.contains(" was refused: another program has changed the table: "), "{said}");
+        assert_eq!(
+            (super::rules(&lab), lab.show("services")),
+            (rules.clone(), services.clone()),
+            "{command}"
+        );
+    }
     assert_serves(&lab);
+    assert_eq!(daemon.end(Signal::TERM).code(), Some(0), "{}", lab.log());
+    assert_nothing_left(&lab);
 }
 
 /// The rules that cannot be quieted any more still steer: the workers' queues do not become empty.
