@@ -204,6 +204,26 @@ fn help_is_complete() {
     insta::assert_snapshot!("help", said);
 }
 
+/// What man pages are made of.
+#[test]
+fn every_command_and_option_has_its_text() {
+    fn look_at(command: &clap::Command, path: &str, seen: &mut usize) {
+        let path = format!("{path} {}", command.get_name());
+        assert!(command.get_about().is_some(), "{path}");
+        for argument in command.get_arguments() {
+            *seen += 1;
+            assert!(argument.get_help().is_some(), "{path} {}", argument.get_id());
+        }
+        for below in command.get_subcommands() {
+            assert!(below.get_long_about().is_some(), "{path} {}", below.get_name());
+            look_at(below, &path, seen);
+        }
+    }
+    let mut seen = 0;
+    look_at(&nfvs::cli::command(), "", &mut seen);
+    assert!(seen > 10, "only {seen}");
+}
+
 #[test]
 fn a_wrong_command_line_exits_2() {
     let mut said = String::new();

@@ -2,96 +2,23 @@
 //!
 //! Exit codes: 0 done, 1 refused or failed, 2 the command line itself was wrong.
 
+mod arguments;
 mod client;
 mod output;
 mod show;
 
 use crate::{config, daemon};
-use clap::{Parser, Subcommand, ValueEnum};
+use arguments::{Arguments, Command};
+use clap::{CommandFactory, Parser};
 use client::Client;
 use output::Output;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
-/// A layer-4 load balancer in user space: IPVS semantics over nftables and NFQUEUE.
-#[derive(Debug, Parser)]
-#[command(name = "nfvs", version, max_term_width = 100)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Run the daemon in the foreground
-    Run {
-        /// The configuration file
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
-        #[command(flatten)]
-        instance: Instance,
-    },
-    /// Check a configuration file; exit 1 and say what is wrong if it is not right
-    Check {
-        /// The configuration file
-        file: PathBuf,
-    },
-    /// Print the JSON Schema of the configuration file
-    Schema,
-    /// Show what a running daemon does
-    Show {
-        /// What to show
-        what: What,
-        /// Print JSON for programs
-        #[arg(long)]
-        json: bool,
-        #[command(flatten)]
-        instance: Instance,
-    },
-    /// Send one request to a running daemon, as a line of JSON, and print its reply
-    Request {
-        /// The request, such as {"command":"show-services"}
-        json: String,
-        #[command(flatten)]
-        instance: Instance,
-    },
-}
-
-/// Which daemon is meant.
-#[derive(Clone, Debug, clap::Args)]
-struct Instance {
-    /// The network namespace, as `ip netns` names it; also names the instance [default: the own one, "default"]
-    #[arg(long, value_name = "NAME")]
-    netns: Option<String>,
-    /// The control socket [default: /run/nfvs/INSTANCE.sock]
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
-}
-
-impl Instance {
-    fn socket(&self) -> PathBuf {
-        self.socket.clone().unwrap_or_else(|| {
-            let instance = self.netns.as_deref().unwrap_or("default");
-            Path::new("/run/nfvs").join(format!("{instance}.sock"))
-        })
-    }
-}
-
-/// What can be shown.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum What {
-    /// Virtual services and their real servers
-    Services,
-    /// Real servers, one a line
-    Servers,
-    /// The connection table
-    Connections,
-    /// Packet queues: what waits, what was dropped
-    Queues,
-    /// Traffic counters and drop reasons
-    Stats,
+/// The command line, from which man pages and completions are made.
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs the command line of this process.

@@ -1,6 +1,6 @@
 //! `nfvs show`: tables in the columns of `ipvsadm`, or JSON.
 
-use super::What;
+use super::arguments::What;
 use super::client::Client;
 use crate::daemon::api::{
     ConnectionStatus, QueueStatus, Request, ServerStatus, ServiceStatus, Statistics, Traffic,

@@ -1,0 +1,105 @@
+//! The command line as it is typed. Help, man pages and completions are made from the texts here.
+
+use clap::{Parser, Subcommand, ValueEnum};
+use std::path::{Path, PathBuf};
+
+/// A layer-4 load balancer in user space: IPVS semantics over nftables and NFQUEUE.
+///
+/// Clients connect to a virtual address. nftables hands their packets to the daemon, which chooses a real server by the
+/// rules of IPVS and rewrites the packet; the kernel routes it.
+///
+/// Every command exits with 0 when it is done, 1 when it was refused or failed (standard error says why), and 2 when
+/// the command line itself was wrong.
+#[derive(Debug, Parser)]
+#[command(name = "nfvs", version, max_term_width = 100)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the daemon in the foreground
+    ///
+    /// It logs to standard error, one line an event; the environment variable RUST_LOG chooses what is logged (error,
+    /// warn, info, debug). SIGTERM, SIGINT and SIGHUP end it in good order: nothing is steered to it any more, what
+    /// waits is decided, and its tables and its control socket go. One daemon serves one network namespace.
+    Run {
+        /// The configuration file, JSON
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        #[command(flatten)]
+        instance: Instance,
+    },
+    /// Check a configuration file; exit 1 and say what is wrong if it is not right
+    ///
+    /// Everything that is wrong is said on standard error, one line each, as FILE:LINE:COLUMN: PATH: MESSAGE. Nothing
+    /// is changed, and nothing of the machine is looked at.
+    Check {
+        /// The configuration file, JSON
+        file: PathBuf,
+    },
+    /// Print the JSON Schema of the configuration file
+    ///
+    /// For editors. A file that `nfvs check` takes fits the schema; the reverse does not hold, as a schema cannot say,
+    /// for example, that no two services may be the same.
+    Schema,
+    /// Show what a running daemon does
+    ///
+    /// Tables have the columns of ipvsadm(8). Names of fields in JSON are stable; fields may be added.
+    Show {
+        /// What to show
+        what: What,
+        /// Print JSON for programs instead of a table for people
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        instance: Instance,
+    },
+    /// Send one request to a running daemon, as a line of JSON, and print its reply
+    ///
+    /// This is how services and servers are added, changed and removed while the daemon runs. Such changes are not
+    /// written to the configuration file. Exits with 1 when the daemon's reply is an error.
+    Request {
+        /// The request, such as {"command":"show-services"}
+        json: String,
+        #[command(flatten)]
+        instance: Instance,
+    },
+}
+
+/// Which daemon is meant.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Instance {
+    /// The network namespace, as `ip netns` names it; also names the instance [default: the own one, "default"]
+    #[arg(long, value_name = "NAME")]
+    pub(super) netns: Option<String>,
+    /// The control socket [default: /run/nfvs/INSTANCE.sock]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+impl Instance {
+    /// Where the control socket is.
+    pub(super) fn socket(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| {
+            let instance = self.netns.as_deref().unwrap_or("default");
+            Path::new("/run/nfvs").join(format!("{instance}.sock"))
+        })
+    }
+}
+
+/// What can be shown.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum What {
+    /// Virtual services and their real servers
+    Services,
+    /// Real servers, one a line
+    Servers,
+    /// The connection table
+    Connections,
+    /// Packet queues: what waits, what was dropped
+    Queues,
+    /// Traffic counters and drop reasons
+    Stats,
+}
