@@ -2,21 +2,28 @@
 
 CARGO ?= cargo
 
-.PHONY: help build demo test lint bench clean need-root
+.PHONY: help build deb demo test lint bench clean need-root
 
 help:
 	@echo 'make build   build the release binary, target/release/nfvs'
+	@echo 'make deb     build the Debian package, target/debian/nfvs_VERSION_ARCH.deb'
 	@echo 'make demo    bring up a lab, balance 300 requests over three servers, IPv4 then IPv6, clean up (root)'
 	@echo 'make test    lint, then all tests, those in network namespaces included (root)'
 	@echo 'make lint    formatting, clippy, documentation and shell scripts, no tests'
 	@echo 'make bench   measure against other balancers and write docs/benchmarks.md (root)'
 	@echo 'make clean   remove what was built'
 	@echo
-	@echo 'demo, test and bench first install the Debian packages they need (packaging/install-deps).'
+	@echo 'deb, demo, test and bench first install the Debian packages they need (packaging/install-deps). deb needs root'
+	@echo 'for that only.'
 	@echo 'All but those packages is Rust $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or later: https://rustup.rs'
 
 build:
 	$(CARGO) build --release --locked
+
+deb:
+	packaging/install-deps build deb
+	$(CARGO) build --release --locked
+	packaging/build-deb
 
 demo: need-root
 	packaging/install-deps build lab
