@@ -559,7 +559,7 @@ fn matching(code: &[String], open: usize) -> usize {
 
 /// Every Rust source of the repository.
 fn rust_sources() -> Vec<(String, String)> {
-    let mut files = sources(&["src", "nft-rules", "sync-proto", "tests", "benches", "fuzz"]);
+    let mut files = sources(&["src", "nft-rules", "sync-proto", "tests", "benches", "fuzz", "packaging"]);
     files.retain(|(path, _)| path.ends_with(".rs"));
     files
 }
