@@ -22,8 +22,9 @@ pub(super) enum Command {
     /// Run the daemon in the foreground
     ///
     /// It logs to standard error, one line an event; the environment variable RUST_LOG chooses what is logged (error,
-    /// warn, info, debug). SIGTERM, SIGINT and SIGHUP end it in good order: nothing is steered to it any more, what
-    /// waits is decided, and its tables and its control socket go. One daemon serves one network namespace.
+    /// warn, info, debug). SIGTERM and SIGINT end it in good order: nothing is steered to it any more, what waits is
+    /// decided, and its tables and its control socket go. SIGHUP makes it read its configuration file again, as `nfvs
+    /// reload` does. One daemon serves one network namespace.
     Run {
         /// The configuration file, JSON
         #[arg(long, value_name = "FILE")]
@@ -44,6 +45,17 @@ pub(super) enum Command {
     /// For editors. A file that `nfvs check` takes fits the schema; the reverse does not hold, as a schema cannot say,
     /// for example, that no two services may be the same.
     Schema,
+    /// Make a running daemon read its configuration file again, and wait for the result
+    ///
+    /// What the file has otherwise than the running daemon is changed, whole or not at all: services that stay keep
+    /// their connections, counters and schedulers' places. Changes made by `nfvs request` and not in the file are
+    /// undone. When the file is wrong, everything that is wrong with it is said as `nfvs check` says it; when something
+    /// in it takes a restart (the keys of `queues`, and `connections.max`), or the change is not possible, that is
+    /// said. The daemon then goes on as it was, and this exits with 1.
+    Reload {
+        #[command(flatten)]
+        instance: Instance,
+    },
     /// Show what a running daemon does
     ///
     /// Tables have the columns of ipvsadm(8). Names of fields in JSON are stable; fields may be added.

@@ -8,21 +8,26 @@ pub mod api;
 mod clock;
 mod control;
 mod control_socket;
+mod difference;
 mod netns;
 mod preflight;
 pub mod queue;
+mod reload;
+mod settled;
 mod translate;
 mod worker;
 
-use crate::config::{self, Config, QueueBackend};
+use crate::config::{self, Config};
 use crate::director::{Director, Limits};
 use anyhow::Context;
 use clock::Clock;
 use control::{Control, ServedQueue, elements};
 use control_socket::ControlSocket;
 use netns::NamespaceLock;
-use nft_rules::{QueuePlan, Steering, Tables};
-use queue::{Backend, QueueConfig};
+use nft_rules::{Steering, Tables};
+use queue::QueueConfig;
+use reload::Reloader;
+use settled::Settled;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -57,7 +62,10 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
         preflight::check_forwarding(server.address)?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(options, &config, &lock))
+    let ended = runtime.block_on(serve(options, &config, &lock));
+    // A file that is being read for a reload, and never will have been, keeps nobody.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn serve(options: &RunOptions, config: &Config, lock: &NamespaceLock) -> anyhow::Result<()> {
@@ -65,12 +73,15 @@ async fn serve(options: &RunOptions, config: &Config, lock: &NamespaceLock) -> a
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    let file = std::path::absolute(&options.config)
+        .with_context(|| format!("cannot tell where {} is", options.config.display()))?;
     let socket = ControlSocket::bind(&options.socket)?;
     let control = start(config)?;
     let (connections, services) = (config.max_connections, config.services.len());
     tracing::info!(services, connections, socket = %options.socket.display(), "serving");
 
     let control = Arc::new(Mutex::new(control));
+    let reloader = Arc::new(Reloader::new(file, Arc::clone(&control)));
     let ticking = async {
         let mut interval = tokio::time::interval(Duration::from_secs(1));
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -82,12 +93,19 @@ async fn serve(options: &RunOptions, config: &Config, lock: &NamespaceLock) -> a
             }
         }
     };
+    let reloading = async {
+        loop {
+            hangup.recv().await;
+            // What came of it is in the log.
+            let _ = reloader.reload().await;
+        }
+    };
     let ended = tokio::select! {
-        () = socket.serve(&control) => Ok(()),
+        () = socket.serve(&control, &reloader) => Ok(()),
+        () = reloading => Ok(()),
         failure = ticking => Err(failure),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
-        _ = hangup.recv() => Ok(()),
     };
     tracing::info!("ending");
     control.lock().await.shut_down()?;
@@ -109,29 +127,26 @@ fn start(config: &Config) -> anyhow::Result<Control> {
 
     let target = nft_rules::probe()?;
     let cores = thread::available_parallelism().context("cannot count the cores")?;
-    let queues = QueuePlan { base: config.queues.base, count: config.queues.count_for(cores) };
-    let backend = match config.queues.backend {
-        QueueBackend::Batched => Backend::Batched,
-        QueueBackend::Nfq => Backend::Nfq,
-    };
-    let served = queues
+    let settled = Settled::new(config, cores);
+    let served = settled
+        .queues
         .all()
         .map(|(class, index, number)| {
-            let settings = QueueConfig { max_len: config.queues.length, ..QueueConfig::new(number) };
-            let queue = queue::open(backend, &settings)?;
+            let settings = QueueConfig { max_len: settled.queue_length, ..QueueConfig::new(number) };
+            let queue = queue::open(settled.backend, &settings)?;
             let name = format!("{class}-{index}");
             let worker = Worker::start(name, queue, Arc::clone(&director), clock)?;
             Ok(ServedQueue { class, number, worker })
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
 
-    let steering = Steering { queues, target };
+    let steering = Steering { queues: settled.queues, target };
     let tables = Tables::install(&steering, wanted)?;
     if tables.replaced_leftover() {
         tracing::warn!("replaced the rules of a daemon that had not ended in good order");
     }
-    tracing::info!(steering = %target, queues = served.len(), %backend, "steering");
-    Ok(Control::new(director, tables, config.answer_ping, backend, clock, served))
+    tracing::info!(steering = %target, queues = served.len(), backend = %settled.backend, "steering");
+    Ok(Control::new(director, tables, config.answer_ping, settled, clock, served))
 }
 
 /// A number nobody outside can guess.
