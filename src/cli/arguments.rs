@@ -24,7 +24,8 @@ pub(super) enum Command {
     /// It logs to standard error, one line an event; the environment variable RUST_LOG chooses what is logged (error,
     /// warn, info, debug). SIGTERM and SIGINT end it in good order: nothing is steered to it any more, what waits is
     /// decided, and its tables and its control socket go. SIGHUP makes it read its configuration file again, as `nfvs
-    /// reload` does. One daemon serves one network namespace.
+    /// reload` does. One daemon serves one network namespace. Under a service manager it speaks the protocol of
+    /// sd_notify(3): readiness, state, reloads, watchdog.
     Run {
         /// The configuration file, JSON
         #[arg(long, value_name = "FILE")]

@@ -66,6 +66,23 @@ impl Control {
         &self.settled
     }
 
+    /// The queues, and when their workers last came round.
+    pub(super) fn last_rounds(&self) -> impl Iterator<Item = (u16, Time)> {
+        self.queues.iter().map(|queue| (queue.number, queue.worker.last_round()))
+    }
+
+    /// What is running, in a line for people.
+    pub(super) fn summary(&self) -> String {
+        let services = self.director.services();
+        let servers: usize = services.iter().map(|service| service.servers.len()).sum();
+        format!(
+            "services: {}, servers: {servers}, queues: {}, steering: {}",
+            services.iter().count(),
+            self.queues.len(),
+            self.tables.steering().target
+        )
+    }
+
     /// Answers every request but those that take their time: the one for connections, which is answered in parts, and
     /// the one for a reload, which reads a file.
     pub(super) fn answer(&mut self, request: &Request) -> Reply {

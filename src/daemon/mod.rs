@@ -9,10 +9,12 @@ mod clock;
 mod control;
 mod control_socket;
 mod difference;
+mod health;
 mod netns;
 mod preflight;
 pub mod queue;
 mod reload;
+mod service_manager;
 mod settled;
 mod translate;
 mod worker;
@@ -23,15 +25,16 @@ use anyhow::Context;
 use clock::Clock;
 use control::{Control, ServedQueue, elements};
 use control_socket::ControlSocket;
+use health::Watchdog;
 use netns::NamespaceLock;
 use nft_rules::{Steering, Tables};
 use queue::QueueConfig;
 use reload::Reloader;
+use service_manager::ServiceManager;
 use settled::Settled;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 use worker::Worker;
@@ -75,21 +78,30 @@ async fn serve(options: &RunOptions, config: &Config, lock: &NamespaceLock) -> a
     let mut hangup = signal(SignalKind::hangup())?;
     let file = std::path::absolute(&options.config)
         .with_context(|| format!("cannot tell where {} is", options.config.display()))?;
+    let manager = Arc::new(ServiceManager::from_environment());
     let socket = ControlSocket::bind(&options.socket)?;
     let control = start(config)?;
     let (connections, services) = (config.max_connections, config.services.len());
     tracing::info!(services, connections, socket = %options.socket.display(), "serving");
 
     let control = Arc::new(Mutex::new(control));
-    let reloader = Arc::new(Reloader::new(file, Arc::clone(&control)));
+    let reloader = Arc::new(Reloader::new(file, Arc::clone(&control), Arc::clone(&manager)));
     let ticking = async {
-        let mut interval = tokio::time::interval(Duration::from_secs(1));
+        let mut watchdog = manager.watchdog().map(Watchdog::new);
+        let mut interval = tokio::time::interval(health::tick_period(manager.watchdog()));
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
             lock.forget_callers();
-            if let Err(failure) = control.lock().await.tick() {
+            let mut control = control.lock().await;
+            if let Err(failure) = control.tick() {
                 return failure;
+            }
+            manager.status(reloader.status(&control));
+            if let Some(watchdog) = &mut watchdog
+                && watchdog.tick()
+            {
+                ping_if_well(&control, watchdog, &manager);
             }
         }
     };
@@ -100,6 +112,7 @@ async fn serve(options: &RunOptions, config: &Config, lock: &NamespaceLock) -> a
             let _ = reloader.reload().await;
         }
     };
+    manager.ready(reloader.status(&*control.lock().await));
     let ended = tokio::select! {
         () = socket.serve(&control, &reloader) => Ok(()),
         () = reloading => Ok(()),
@@ -108,10 +121,23 @@ async fn serve(options: &RunOptions, config: &Config, lock: &NamespaceLock) -> a
         _ = interrupt.recv() => Ok(()),
     };
     tracing::info!("ending");
+    manager.stopping();
     control.lock().await.shut_down()?;
     ended?;
     tracing::info!("ended");
     Ok(())
+}
+
+/// Keeps the watchdog quiet, unless a worker stands still: its queue is served by nobody then.
+fn ping_if_well(control: &Control, watchdog: &Watchdog, manager: &ServiceManager) {
+    let patience = watchdog.patience();
+    let stalled = health::stalled(control.now(), control.last_rounds(), patience);
+    for queue in &stalled {
+        tracing::error!(queue, ?patience, "a worker stands still; the watchdog hears nothing");
+    }
+    if stalled.is_empty() {
+        manager.ping();
+    }
 }
 
 /// Opens queues, starts workers, and at last steers packets to them.

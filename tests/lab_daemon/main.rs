@@ -5,6 +5,7 @@
 mod common;
 mod control;
 mod end;
+mod manager;
 mod queues;
 mod reload;
 mod start;
