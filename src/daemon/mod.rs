@@ -26,7 +26,7 @@ use clock::Clock;
 use control::{Control, ServedQueue, elements};
 use control_socket::ControlSocket;
 use health::Watchdog;
-use netns::NamespaceLock;
+use netns::{NamedNamespace, NamespaceLock};
 use nft_rules::{Steering, Tables};
 use queue::QueueConfig;
 use reload::Reloader;
@@ -56,22 +56,25 @@ pub struct RunOptions {
 /// Whatever keeps it from working, said so that an operator knows what to do.
 pub fn run(options: &RunOptions) -> anyhow::Result<()> {
     let config = config::load(&options.config)?;
-    if let Some(name) = &options.netns {
-        netns::enter(name)?;
-    }
+    let namespace = options.netns.as_deref().map(NamedNamespace::enter).transpose()?;
     preflight::check_capabilities()?;
     let lock = NamespaceLock::take()?;
     for server in config.services.iter().flat_map(|service| &service.servers) {
         preflight::check_forwarding(server.address)?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ended = runtime.block_on(serve(options, &config, &lock));
+    let ended = runtime.block_on(serve(options, &config, namespace.as_ref(), &lock));
     // A file that is being read for a reload, and never will have been, keeps nobody.
     runtime.shutdown_background();
     ended
 }
 
-async fn serve(options: &RunOptions, config: &Config, lock: &NamespaceLock) -> anyhow::Result<()> {
+async fn serve(
+    options: &RunOptions,
+    config: &Config,
+    namespace: Option<&NamedNamespace>,
+    lock: &NamespaceLock,
+) -> anyhow::Result<()> {
     // All before anything is steered, so that no signal finds us half-way.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -93,6 +96,9 @@ async fn serve(options: &RunOptions, config: &Config, lock: &NamespaceLock) -> a
         loop {
             interval.tick().await;
             lock.forget_callers();
+            if let Err(gone) = namespace.map_or(Ok(()), NamedNamespace::check) {
+                return gone.into();
+            }
             let mut control = control.lock().await;
             if let Err(failure) = control.tick() {
                 return failure;

@@ -6,6 +6,7 @@ mod common;
 mod control;
 mod end;
 mod manager;
+mod namespace;
 mod queues;
 mod reload;
 mod start;
