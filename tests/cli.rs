@@ -142,7 +142,11 @@ fn connections() -> Vec<Value> {
 
 fn queues(is_root: bool) -> Value {
     let counter = |value: u32| if is_root { json!(value) } else { Value::Null };
-    let unknown = if is_root { Value::Null } else { json!("only root may read the kernel's queue counters") };
+    let unknown = if is_root {
+        Value::Null
+    } else {
+        json!("the daemon may not read the kernel's queue counters; see nfvs prepare --group")
+    };
     let queue = |number: u16, class: &str, backend: &str, running: bool, count: u32| {
         json!({
             "queue": number, "class": class, "backend": backend, "running": running, "waiting": counter(count / 3),
@@ -195,7 +199,9 @@ fn empty_answer(command: &str) -> String {
 #[test]
 fn help_is_complete() {
     let mut said = String::new();
-    for words in [&[][..], &["run"], &["check"], &["schema"], &["reload"], &["show"], &["request"]] {
+    for words in
+        [&[][..], &["run"], &["prepare"], &["check"], &["schema"], &["reload"], &["show"], &["request"]]
+    {
         let words = [words, &["--help"]].concat();
         let run = nfvs(&words);
         assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{words:?}");
@@ -234,6 +240,8 @@ fn a_wrong_command_line_exits_2() {
         &["run"],
         &["run", "--config"],
         &["run", "--config", "a", "b"],
+        &["prepare"],
+        &["prepare", "--config", "a", "--socket", "b"],
         &["check"],
         &["check", "a", "b"],
         &["reload", "now"],

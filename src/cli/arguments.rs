@@ -33,6 +33,30 @@ pub(super) enum Command {
         #[command(flatten)]
         instance: Instance,
     },
+    /// Make a network namespace ready for a daemon that runs without root
+    ///
+    /// To be run as root before `nfvs run`. It has the kernel load packet queues, lets a group read the kernel's counters
+    /// of them, and switches on forwarding where servers of the configuration need it. It prints what it has changed, a
+    /// line each, and nothing if all was there.
+    Prepare {
+        /// The configuration file of the daemon, JSON
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// The network namespace, as `ip netns` names it [default: the own one]
+        #[arg(long, value_name = "NAME")]
+        netns: Option<String>,
+        /// Let this group, given by name or number, read the kernel's counters of queues, for `nfvs show queues` of a
+        /// daemon that is in it [default: leave them to root]
+        #[arg(long, value_name = "GROUP")]
+        group: Option<String>,
+        /// Leave sysctls as they are
+        ///
+        /// Otherwise net.ipv4.ip_forward is set to 1 if an IPv4 server that is not on this machine needs it and no
+        /// interface forwards, and net.ipv6.conf.all.forwarding if an IPv6 server needs it. In the machine's own
+        /// namespace that is rather the administrator's decision.
+        #[arg(long)]
+        no_sysctls: bool,
+    },
     /// Check a configuration file; exit 1 and say what is wrong if it is not right
     ///
     /// Everything that is wrong is said on standard error, one line each, as FILE:LINE:COLUMN: PATH: MESSAGE. Nothing

@@ -49,6 +49,13 @@ fn execute(command: Command, out: &mut impl Write) -> anyhow::Result<ExitCode> {
             daemon::run(&daemon::RunOptions { config, netns: instance.netns, socket })?;
             return Ok(ExitCode::SUCCESS);
         }
+        Command::Prepare { config, netns, group, no_sysctls } => {
+            let options = daemon::PrepareOptions { config, netns, group, sysctls: !no_sysctls };
+            let prepared = daemon::prepare(&options, out);
+            // What was changed stays changed, and is to be known, if the rest failed.
+            out.flush()?;
+            prepared?;
+        }
         Command::Check { file } => {
             config::load(&file)?;
             writeln!(out, "{}: ok", file.display())?;

@@ -207,7 +207,7 @@ impl Control {
             .map(|counters| counters.into_iter().map(|counters| (counters.queue, counters)).collect())
             .map_err(|error| match error.kind() {
                 io::ErrorKind::PermissionDenied => {
-                    "only root may read the kernel's queue counters".to_owned()
+                    "the daemon may not read the kernel's queue counters; see nfvs prepare --group".to_owned()
                 }
                 _ => format!("the kernel's queue counters cannot be read: {error}"),
             });

@@ -12,6 +12,7 @@ mod difference;
 mod health;
 mod netns;
 mod preflight;
+mod prepare;
 pub mod queue;
 mod reload;
 mod service_manager;
@@ -38,6 +39,8 @@ use std::thread;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 use worker::Worker;
+
+pub use prepare::{PrepareOptions, prepare};
 
 /// What `nfvs run` was told.
 #[derive(Clone, Debug)]

@@ -7,6 +7,8 @@ mod control;
 mod end;
 mod manager;
 mod namespace;
+mod nobody;
+mod prepare;
 mod queues;
 mod reload;
 mod start;
