@@ -142,7 +142,11 @@ fn connections() -> Vec<Value> {
 
 fn queues(is_root: bool) -> Value {
     let counter = |value: u32| if is_root { json!(value) } else { Value::Null };
-    let unknown = if is_root { Value::Null } else { json!("only root may read the kernel's queue counters") };
+    let unknown = if is_root {
+        Value::Null
+    } else {
+        json!("the daemon may not read the kernel's queue counters; see nfvs prepare --group")
+    };
     let queue = |number: u16, class: &str, backend: &str, running: bool, count: u32| {
         json!({
             "queue": number, "class": class, "backend": backend, "running": running, "waiting": counter(count / 3),
@@ -195,7 +199,9 @@ fn empty_answer(command: &str) -> String {
 #[test]
 fn help_is_complete() {
     let mut said = String::new();
-    for words in [&[][..], &["run"], &["check"], &["schema"], &["show"], &["request"]] {
+    for words in
+        [&[][..], &["run"], &["prepare"], &["check"], &["schema"], &["reload"], &["show"], &["request"]]
+    {
         let words = [words, &["--help"]].concat();
         let run = nfvs(&words);
         assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{words:?}");
@@ -234,8 +240,11 @@ fn a_wrong_command_line_exits_2() {
         &["run"],
         &["run", "--config"],
         &["run", "--config", "a", "b"],
+        &["prepare"],
+        &["prepare", "--config", "a", "--socket", "b"],
         &["check"],
         &["check", "a", "b"],
+        &["reload", "now"],
         &["show"],
         &["show", "weather"],
         &["show", "services", "--xml"],
@@ -387,6 +396,41 @@ fn a_refusal_and_a_broken_daemon_exit_1_and_say_why() {
     let daemon = FakeDaemon::new(|_| json!({ "item": connections()[0] }).to_string() + "\n");
     let run = daemon.show("connections", &[]);
     assert_eq!((run.code, run.stderr.as_str()), (1, "nfvs: the daemon went away\n"));
+}
+
+#[test]
+fn a_reload_is_told_in_a_line_and_complaints_are_told_as_check_tells_them() {
+    let reload = |answer: Value| {
+        let daemon = FakeDaemon::new(move |command| {
+            assert_eq!(command, "reload");
+            answer.to_string() + "\n"
+        });
+        nfvs(&["reload", "--socket", daemon.socket().to_str().unwrap()])
+    };
+    for (ok, line) in [
+        (
+            json!({ "added": 1, "removed": 0, "changed": 2, "settings": [] }),
+            "reloaded: 1 service added, 0 removed, 2 changed\n",
+        ),
+        (
+            json!({ "added": 0, "removed": 3, "changed": 0, "settings": ["timeouts", "answer_ping"] }),
+            "reloaded: 0 services added, 3 removed, 0 changed; timeouts, answer_ping changed\n",
+        ),
+        (json!({ "added": 0, "removed": 0, "changed": 0, "settings": [] }), "reloaded: nothing to change\n"),
+    ] {
+        let run = reload(json!({ "ok": ok }));
+        assert_eq!(run, Run { code: 0, stdout: line.to_owned(), stderr: String::new() });
+    }
+    for (error, said) in [
+        (
+            "/etc/nfvs/x.json:3:5: a: b\n/etc/nfvs/x.json:4:1: c: d",
+            "/etc/nfvs/x.json:3:5: a: b\n/etc/nfvs/x.json:4:1: c: d\n",
+        ),
+        ("the sysctl is 0", "nfvs: the sysctl is 0\n"),
+    ] {
+        let run = reload(json!({ "error": error }));
+        assert_eq!(run, Run { code: 1, stdout: String::new(), stderr: said.to_owned() });
+    }
 }
 
 /// A daemon that hangs up without having read breaks the pipe to it: no reason to be content.

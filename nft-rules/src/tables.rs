@@ -53,6 +53,11 @@ impl Tables {
         self.replaced_leftover
     }
 
+    /// What the rules are.
+    pub fn steering(&self) -> &Steering {
+        &self.steering
+    }
+
     /// What the sets hold.
     pub fn elements(&self) -> &Elements {
         &self.elements

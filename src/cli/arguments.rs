@@ -22,14 +22,40 @@ pub(super) enum Command {
     /// Run the daemon in the foreground
     ///
     /// It logs to standard error, one line an event; the environment variable RUST_LOG chooses what is logged (error,
-    /// warn, info, debug). SIGTERM, SIGINT and SIGHUP end it in good order: nothing is steered to it any more, what
-    /// waits is decided, and its tables and its control socket go. One daemon serves one network namespace.
+    /// warn, info, debug). SIGTERM and SIGINT end it in good order: nothing is steered to it any more, what waits is
+    /// decided, and its tables and its control socket go. SIGHUP makes it read its configuration file again, as `nfvs
+    /// reload` does. One daemon serves one network namespace. Under a service manager it speaks the protocol of
+    /// sd_notify(3): readiness, state, reloads, watchdog.
     Run {
         /// The configuration file, JSON
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
         #[command(flatten)]
         instance: Instance,
+    },
+    /// Make a network namespace ready for a daemon that runs without root
+    ///
+    /// To be run as root before `nfvs run`. It has the kernel load packet queues, lets a group read the kernel's counters
+    /// of them, and switches on forwarding where servers of the configuration need it. It prints what it has changed, a
+    /// line each, and nothing if all was there.
+    Prepare {
+        /// The configuration file of the daemon, JSON
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// The network namespace, as `ip netns` names it [default: the own one]
+        #[arg(long, value_name = "NAME")]
+        netns: Option<String>,
+        /// Let this group, given by name or number, read the kernel's counters of queues, for `nfvs show queues` of a
+        /// daemon that is in it [default: leave them to root]
+        #[arg(long, value_name = "GROUP")]
+        group: Option<String>,
+        /// Leave sysctls as they are
+        ///
+        /// Otherwise net.ipv4.ip_forward is set to 1 if an IPv4 server that is not on this machine needs it and no
+        /// interface forwards, and net.ipv6.conf.all.forwarding if an IPv6 server needs it. In the machine's own
+        /// namespace that is rather the administrator's decision.
+        #[arg(long)]
+        no_sysctls: bool,
     },
     /// Check a configuration file; exit 1 and say what is wrong if it is not right
     ///
@@ -44,6 +70,17 @@ pub(super) enum Command {
     /// For editors. A file that `nfvs check` takes fits the schema; the reverse does not hold, as a schema cannot say,
     /// for example, that no two services may be the same.
     Schema,
+    /// Make a running daemon read its configuration file again, and wait for the result
+    ///
+    /// What the file has otherwise than the running daemon is changed, whole or not at all: services that stay keep
+    /// their connections, counters and schedulers' places. Changes made by `nfvs request` and not in the file are
+    /// undone. When the file is wrong, everything that is wrong with it is said as `nfvs check` says it; when something
+    /// in it takes a restart (the keys of `queues`, and `connections.max`), or the change is not possible, that is
+    /// said. The daemon then goes on as it was, and this exits with 1.
+    Reload {
+        #[command(flatten)]
+        instance: Instance,
+    },
     /// Show what a running daemon does
     ///
     /// Tables have the columns of ipvsadm(8). Names of fields in JSON are stable; fields may be added.

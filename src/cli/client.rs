@@ -7,6 +7,18 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+/// What a daemon said when it refused a request.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Refused(String);
+
+impl Refused {
+    /// Whether it is about places in a file, which the daemon names by their absolute path.
+    pub(super) fn is_located(&self) -> bool {
+        self.0.starts_with('/')
+    }
+}
+
 /// A connection to a daemon.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -38,7 +50,7 @@ impl Client {
             Reply::Ok(value) => {
                 serde_json::from_value(value).context("the daemon's answer is not understood")
             }
-            Reply::Error(error) => bail!(error),
+            Reply::Error(error) => Err(Refused(error).into()),
             Reply::Item(_) => bail!("the daemon's answer is not understood"),
         }
     }
@@ -53,7 +65,7 @@ impl Client {
             match self.receive()? {
                 Reply::Item(connection) => each(connection)?,
                 Reply::Ok(_) => return Ok(()),
-                Reply::Error(error) => bail!(error),
+                Reply::Error(error) => return Err(Refused(error).into()),
             }
         }
     }

@@ -7,10 +7,11 @@ mod client;
 mod output;
 mod show;
 
+use crate::daemon::api::{Reloaded, Request};
 use crate::{config, daemon};
 use arguments::{Arguments, Command};
 use clap::{CommandFactory, Parser};
-use client::Client;
+use client::{Client, Refused};
 use output::Output;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -30,12 +31,11 @@ pub fn main() -> ExitCode {
         // Whoever read the output has seen enough; that is no failure.
         Err(_) if out.is_unwanted() => ExitCode::SUCCESS,
         Err(error) => {
-            let mut stderr = io::stderr();
             // Complaints begin with file, line and column, which editors look for.
-            let _ = match error.downcast_ref() {
-                Some(config::LoadError::Wrong(complaints)) => writeln!(stderr, "{complaints}"),
-                _ => writeln!(stderr, "nfvs: {error:#}"),
-            };
+            let about_a_file = matches!(error.downcast_ref(), Some(config::LoadError::Wrong(_)))
+                || error.downcast_ref().is_some_and(Refused::is_located);
+            let name = if about_a_file { "" } else { "nfvs: " };
+            let _ = writeln!(io::stderr(), "{name}{error:#}");
             ExitCode::FAILURE
         }
     }
@@ -49,11 +49,22 @@ fn execute(command: Command, out: &mut impl Write) -> anyhow::Result<ExitCode> {
             daemon::run(&daemon::RunOptions { config, netns: instance.netns, socket })?;
             return Ok(ExitCode::SUCCESS);
         }
+        Command::Prepare { config, netns, group, no_sysctls } => {
+            let options = daemon::PrepareOptions { config, netns, group, sysctls: !no_sysctls };
+            let prepared = daemon::prepare(&options, out);
+            // What was changed stays changed, and is to be known, if the rest failed.
+            out.flush()?;
+            prepared?;
+        }
         Command::Check { file } => {
             config::load(&file)?;
             writeln!(out, "{}: ok", file.display())?;
         }
         Command::Schema => writeln!(out, "{:#}", config::schema())?,
+        Command::Reload { instance } => {
+            let reloaded: Reloaded = Client::connect(&instance.socket())?.ask(&Request::Reload {})?;
+            writeln!(out, "reloaded: {reloaded}")?;
+        }
         Command::Show { what, json, instance } => {
             let mut client = Client::connect(&instance.socket())?;
             show::show(&mut client, what, json, out)?;

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::fmt;
 
 /// A request. The ones without fields are written with braces so that unknown fields are refused there too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,6 +59,8 @@ pub enum Request {
         /// `tcp`, `tcp_fin`, `udp`, in seconds.
         timeouts: serde_json::Map<String, Value>,
     },
+    /// Reads the configuration file again: [`Reloaded`].
+    Reload {},
 }
 
 /// One line of a reply.
@@ -70,6 +73,38 @@ pub enum Reply {
     Error(String),
     /// One of many; more lines follow.
     Item(ConnectionStatus),
+}
+
+/// What a reload has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Services that were added.
+    pub added: usize,
+    /// Services that were removed.
+    pub removed: usize,
+    /// Services that were changed: name, scheduler, servers or weights.
+    pub changed: usize,
+    /// Other keys of the file whose values have changed: `timeouts`, `answer_ping`.
+    pub settings: Vec<String>,
+}
+
+/// In one line.
+impl fmt::Display for Reloaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Reloaded { added, removed, changed, settings } = self;
+        let mut parts = Vec::new();
+        if (*added, *removed, *changed) != (0, 0, 0) {
+            let services = if *added == 1 { "service" } else { "services" };
+            parts.push(format!("{added} {services} added, {removed} removed, {changed} changed"));
+        }
+        if !settings.is_empty() {
+            parts.push(format!("{} changed", settings.join(", ")));
+        }
+        if parts.is_empty() {
+            parts.push("nothing to change".to_owned());
+        }
+        f.write_str(&parts.join("; "))
+    }
 }
 
 /// A virtual service.

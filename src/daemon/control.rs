@@ -1,10 +1,12 @@
 //! The control plane: every change of services goes through here, to steering and director together.
 
-use super::api::{QueueStatus, Reply, Request, ServerStatus, ServiceStatus, Statistics, Traffic};
+use super::api::{QueueStatus, Reloaded, Reply, Request, ServerStatus, ServiceStatus, Statistics, Traffic};
 use super::clock::Clock;
-use super::queue::{Backend, QueueCounters, read_counters};
+use super::queue::{QueueCounters, read_counters};
+use super::settled::Settled;
 use super::worker::Worker;
-use super::{preflight, translate};
+use super::{difference, preflight, translate};
+use crate::config::Config;
 use crate::director::service::{RealServer, StatsSnapshot, VirtualService};
 use crate::director::{Command, Director, DropReason, SteeredService, Time};
 use anyhow::{Context, bail};
@@ -31,7 +33,7 @@ pub(super) struct Control {
     director: Arc<Director>,
     tables: Tables,
     answer_ping: bool,
-    backend: Backend,
+    settled: Settled,
     clock: Clock,
     queues: Vec<ServedQueue>,
 }
@@ -42,11 +44,11 @@ impl Control {
         director: Arc<Director>,
         tables: Tables,
         answer_ping: bool,
-        backend: Backend,
+        settled: Settled,
         clock: Clock,
         queues: Vec<ServedQueue>,
     ) -> Control {
-        Control { director, tables, answer_ping, backend, clock, queues }
+        Control { director, tables, answer_ping, settled, clock, queues }
     }
 
     /// The director.
@@ -59,36 +61,72 @@ impl Control {
         self.clock.now()
     }
 
-    /// Answers every request but the one for connections, which is answered in parts.
+    /// What was settled at the start.
+    pub(super) fn settled(&self) -> &Settled {
+        &self.settled
+    }
+
+    /// The queues, and when their workers last came round.
+    pub(super) fn last_rounds(&self) -> impl Iterator<Item = (u16, Time)> {
+        self.queues.iter().map(|queue| (queue.number, queue.worker.last_round()))
+    }
+
+    /// What is running, in a line for people.
+    pub(super) fn summary(&self) -> String {
+        let services = self.director.services();
+        let servers: usize = services.iter().map(|service| service.servers.len()).sum();
+        format!(
+            "services: {}, servers: {servers}, queues: {}, steering: {}",
+            services.iter().count(),
+            self.queues.len(),
+            self.tables.steering().target
+        )
+    }
+
+    /// Answers every request but those that take their time: the one for connections, which is answered in parts, and
+    /// the one for a reload, which reads a file.
     pub(super) fn answer(&mut self, request: &Request) -> Reply {
         let answered = match request {
             Request::ShowServices {} => to_value(&self.services()),
             Request::ShowQueues {} => to_value(&self.queue_status()),
             Request::ShowStats {} => to_value(&self.statistics()),
-            Request::ShowConnections {} => Ok(Value::Null),
+            Request::ShowConnections {} | Request::Reload {} => Ok(Value::Null),
             change => translate::commands(change, &self.director.services().timeouts)
-                .and_then(|commands| self.apply(&commands))
+                .and_then(|commands| self.apply(&commands, self.answer_ping))
                 .map(|()| Value::Null),
         };
-        answered.map_or_else(|error| Reply::Error(format!("{error:#}")), Reply::Ok)
+        reply(answered)
     }
 
-    /// Carries out all commands or none.
+    /// Takes the daemon from what runs to `config`, whatever requests have changed since the start. What was settled
+    /// at the start is not looked at.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub(super) fn reload(&mut self, config: &Config) -> anyhow::Result<Reloaded> {
+        let commands = difference::commands(&self.director.services(), config);
+        let summary = difference::summary(&commands, config.answer_ping != self.answer_ping);
+        self.apply(&commands, config.answer_ping)?;
+        Ok(summary)
+    }
+
+    /// Carries out all commands, and answers pings or not, or does nothing at all.
     ///
     /// Steering changes first: a service that is being added is refused a moment longer, and one that is being
     /// removed is refused a moment earlier, but no reply ever leaves with a server's address.
     ///
     /// # Errors
     /// The first command that is not possible, or what the kernel refused. Nothing has changed then.
-    pub(super) fn apply(&mut self, commands: &[Command]) -> anyhow::Result<()> {
+    fn apply(&mut self, commands: &[Command], answer_ping: bool) -> anyhow::Result<()> {
         for server in commands.iter().flat_map(translate::added_servers) {
             preflight::check_forwarding(server.ip())?;
         }
         let plan = self.director.plan(commands)?;
         self.tables
-            .update(elements(&plan.steering(), self.answer_ping))
+            .update(elements(&plan.steering(), answer_ping))
             .context("the steering rules could not be changed")?;
         self.director.commit(plan);
+        self.answer_ping = answer_ping;
         Ok(())
     }
 
@@ -169,7 +207,7 @@ impl Control {
             .map(|counters| counters.into_iter().map(|counters| (counters.queue, counters)).collect())
             .map_err(|error| match error.kind() {
                 io::ErrorKind::PermissionDenied => {
-                    "only root may read the kernel's queue counters".to_owned()
+                    "the daemon may not read the kernel's queue counters; see nfvs prepare --group".to_owned()
                 }
                 _ => format!("the kernel's queue counters cannot be read: {error}"),
             });
@@ -185,7 +223,7 @@ impl Control {
                 QueueStatus {
                     queue: queue.number,
                     class: queue.class.to_string(),
-                    backend: self.backend.to_string(),
+                    backend: self.settled.backend.to_string(),
                     running: queue.worker.is_running(),
                     waiting: kernel_counter(|kernel| kernel.waiting),
                     dropped: kernel_counter(|kernel| kernel.queue_dropped),
@@ -217,7 +255,13 @@ pub(super) fn elements(steered: &[SteeredService], answer_ping: bool) -> Element
     }))
 }
 
-fn to_value(answer: &impl serde::Serialize) -> anyhow::Result<Value> {
+/// The last line of a reply.
+pub(super) fn reply(answered: anyhow::Result<Value>) -> Reply {
+    answered.map_or_else(|error| Reply::Error(format!("{error:#}")), Reply::Ok)
+}
+
+/// An answer as it is sent.
+pub(super) fn to_value(answer: &impl serde::Serialize) -> anyhow::Result<Value> {
     serde_json::to_value(answer).context("the answer cannot be written as JSON")
 }
 

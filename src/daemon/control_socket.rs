@@ -1,7 +1,8 @@
 //! The control socket: requests and replies as lines of JSON over a Unix socket.
 
 use super::api::{ConnectionStatus, Reply, Request};
-use super::control::Control;
+use super::control::{Control, reply, to_value};
+use super::reload::Reloader;
 use crate::director::connection::ConnectionView;
 use anyhow::{Context, bail};
 use rustix::fs::Mode;
@@ -64,16 +65,16 @@ impl ControlSocket {
     }
 
     /// Serves clients for ever, each on its own.
-    pub(super) async fn serve(&self, control: &Arc<Mutex<Control>>) {
+    pub(super) async fn serve(&self, control: &Arc<Mutex<Control>>, reloader: &Arc<Reloader>) {
         let places = Arc::new(Semaphore::new(MAX_CLIENTS));
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let control = Arc::clone(control);
+                    let (control, reloader) = (Arc::clone(control), Arc::clone(reloader));
                     let place = Arc::clone(&places).try_acquire_owned();
                     tokio::spawn(async move {
                         let conversation = match place {
-                            Ok(_place) => converse(stream, &control).await,
+                            Ok(_place) => converse(stream, &control, &reloader).await,
                             Err(_) => turn_away(stream).await,
                         };
                         if let Err(error) = conversation {
@@ -104,7 +105,7 @@ async fn turn_away(mut stream: UnixStream) -> io::Result<()> {
 }
 
 /// Answers one client's requests until it leaves.
-async fn converse(stream: UnixStream, control: &Mutex<Control>) -> io::Result<()> {
+async fn converse(stream: UnixStream, control: &Mutex<Control>, reloader: &Reloader) -> io::Result<()> {
     let (reader, writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     let mut writer = BufWriter::new(writer);
@@ -128,6 +129,10 @@ async fn converse(stream: UnixStream, control: &Mutex<Control>) -> io::Result<()
         match serde_json::from_slice::<Request>(&line) {
             Err(error) => say(&mut writer, &Reply::Error(format!("not a request: {error}"))).await?,
             Ok(Request::ShowConnections {}) => show_connections(&mut writer, control).await?,
+            Ok(Request::Reload {}) => {
+                let answered = reloader.reload().await.and_then(|reloaded| to_value(&reloaded));
+                say(&mut writer, &reply(answered)).await?;
+            }
             Ok(request) => {
                 let reply = control.lock().await.answer(&request);
                 log(&request, &reply);

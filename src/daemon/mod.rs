@@ -8,28 +8,39 @@ pub mod api;
 mod clock;
 mod control;
 mod control_socket;
+mod difference;
+mod health;
 mod netns;
 mod preflight;
+mod prepare;
 pub mod queue;
+mod reload;
+mod service_manager;
+mod settled;
 mod translate;
 mod worker;
 
-use crate::config::{self, Config, QueueBackend};
+use crate::config::{self, Config};
 use crate::director::{Director, Limits};
 use anyhow::Context;
 use clock::Clock;
 use control::{Control, ServedQueue, elements};
 use control_socket::ControlSocket;
-use netns::NamespaceLock;
-use nft_rules::{QueuePlan, Steering, Tables};
-use queue::{Backend, QueueConfig};
+use health::Watchdog;
+use netns::{NamedNamespace, NamespaceLock};
+use nft_rules::{Steering, Tables};
+use queue::QueueConfig;
+use reload::Reloader;
+use service_manager::ServiceManager;
+use settled::Settled;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 use worker::Worker;
+
+pub use prepare::{PrepareOptions, prepare};
 
 /// What `nfvs run` was told.
 #[derive(Clone, Debug)]
@@ -48,52 +59,94 @@ pub struct RunOptions {
 /// Whatever keeps it from working, said so that an operator knows what to do.
 pub fn run(options: &RunOptions) -> anyhow::Result<()> {
     let config = config::load(&options.config)?;
-    if let Some(name) = &options.netns {
-        netns::enter(name)?;
-    }
+    let namespace = options.netns.as_deref().map(NamedNamespace::enter).transpose()?;
     preflight::check_capabilities()?;
     let lock = NamespaceLock::take()?;
     for server in config.services.iter().flat_map(|service| &service.servers) {
         preflight::check_forwarding(server.address)?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(options, &config, &lock))
+    let ended = runtime.block_on(serve(options, &config, namespace.as_ref(), &lock));
+    // A file that is being read for a reload, and never will have been, keeps nobody.
+    runtime.shutdown_background();
+    ended
 }
 
-async fn serve(options: &RunOptions, config: &Config, lock: &NamespaceLock) -> anyhow::Result<()> {
+async fn serve(
+    options: &RunOptions,
+    config: &Config,
+    namespace: Option<&NamedNamespace>,
+    lock: &NamespaceLock,
+) -> anyhow::Result<()> {
     // All before anything is steered, so that no signal finds us half-way.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    let file = std::path::absolute(&options.config)
+        .with_context(|| format!("cannot tell where {} is", options.config.display()))?;
+    let manager = Arc::new(ServiceManager::from_environment());
     let socket = ControlSocket::bind(&options.socket)?;
     let control = start(config)?;
     let (connections, services) = (config.max_connections, config.services.len());
     tracing::info!(services, connections, socket = %options.socket.display(), "serving");
 
     let control = Arc::new(Mutex::new(control));
+    let reloader = Arc::new(Reloader::new(file, Arc::clone(&control), Arc::clone(&manager)));
     let ticking = async {
-        let mut interval = tokio::time::interval(Duration::from_secs(1));
+        let mut watchdog = manager.watchdog().map(Watchdog::new);
+        let mut interval = tokio::time::interval(health::tick_period(manager.watchdog()));
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
             lock.forget_callers();
-            if let Err(failure) = control.lock().await.tick() {
+            if let Err(gone) = namespace.map_or(Ok(()), NamedNamespace::check) {
+                return gone.into();
+            }
+            let mut control = control.lock().await;
+            if let Err(failure) = control.tick() {
                 return failure;
+            }
+            manager.status(reloader.status(&control));
+            if let Some(watchdog) = &mut watchdog
+                && watchdog.tick()
+            {
+                ping_if_well(&control, watchdog, &manager);
             }
         }
     };
+    let reloading = async {
+        loop {
+            hangup.recv().await;
+            // What came of it is in the log.
+            let _ = reloader.reload().await;
+        }
+    };
+    manager.ready(reloader.status(&*control.lock().await));
     let ended = tokio::select! {
-        () = socket.serve(&control) => Ok(()),
+        () = socket.serve(&control, &reloader) => Ok(()),
+        () = reloading => Ok(()),
         failure = ticking => Err(failure),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
-        _ = hangup.recv() => Ok(()),
     };
     tracing::info!("ending");
+    manager.stopping();
     control.lock().await.shut_down()?;
     ended?;
     tracing::info!("ended");
     Ok(())
+}
+
+/// Keeps the watchdog quiet, unless a worker stands still: its queue is served by nobody then.
+fn ping_if_well(control: &Control, watchdog: &Watchdog, manager: &ServiceManager) {
+    let patience = watchdog.patience();
+    let stalled = health::stalled(control.now(), control.last_rounds(), patience);
+    for queue in &stalled {
+        tracing::error!(queue, ?patience, "a worker stands still; the watchdog hears nothing");
+    }
+    if stalled.is_empty() {
+        manager.ping();
+    }
 }
 
 /// Opens queues, starts workers, and at last steers packets to them.
@@ -109,29 +162,26 @@ fn start(config: &Config) -> anyhow::Result<Control> {
 
     let target = nft_rules::probe()?;
     let cores = thread::available_parallelism().context("cannot count the cores")?;
-    let queues = QueuePlan { base: config.queues.base, count: config.queues.count_for(cores) };
-    let backend = match config.queues.backend {
-        QueueBackend::Batched => Backend::Batched,
-        QueueBackend::Nfq => Backend::Nfq,
-    };
-    let served = queues
+    let settled = Settled::new(config, cores);
+    let served = settled
+        .queues
         .all()
         .map(|(class, index, number)| {
-            let settings = QueueConfig { max_len: config.queues.length, ..QueueConfig::new(number) };
-            let queue = queue::open(backend, &settings)?;
+            let settings = QueueConfig { max_len: settled.queue_length, ..QueueConfig::new(number) };
+            let queue = queue::open(settled.backend, &settings)?;
             let name = format!("{class}-{index}");
             let worker = Worker::start(name, queue, Arc::clone(&director), clock)?;
             Ok(ServedQueue { class, number, worker })
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
 
-    let steering = Steering { queues, target };
+    let steering = Steering { queues: settled.queues, target };
     let tables = Tables::install(&steering, wanted)?;
     if tables.replaced_leftover() {
         tracing::warn!("replaced the rules of a daemon that had not ended in good order");
     }
-    tracing::info!(steering = %target, queues = served.len(), %backend, "steering");
-    Ok(Control::new(director, tables, config.answer_ping, backend, clock, served))
+    tracing::info!(steering = %target, queues = served.len(), backend = %settled.backend, "steering");
+    Ok(Control::new(director, tables, config.answer_ping, settled, clock, served))
 }
 
 /// A number nobody outside can guess.

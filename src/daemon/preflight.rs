@@ -1,4 +1,5 @@
-//! What must be there before the daemon can work: capabilities and forwarding.
+//! What must be there before the daemon can work: capabilities and forwarding. `nfvs run` names what is not,
+//! `nfvs prepare` sees to it.
 
 use anyhow::{Context, bail};
 use rustix::thread::{CapabilitySet, capabilities};
@@ -20,14 +21,52 @@ pub(super) fn check_capabilities() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A sysctl that keeps packets from a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the sysctl {name} is 0 in this network namespace: packets would not reach server {server}; set it with `sysctl \
+     -w {name}=1`"
+)]
+pub(super) struct ForwardingOff {
+    name: &'static str,
+    server: IpAddr,
+}
+
+impl ForwardingOff {
+    /// The sysctl's name.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Switches it on in the network namespace of this thread.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(super) fn switch_on(&self) -> anyhow::Result<()> {
+        let path = format!("/proc/sys/{}", self.name.replace('.', "/"));
+        fs::write(path, "1").with_context(|| format!("cannot set the sysctl {} to 1", self.name))
+    }
+}
+
 /// Checks that packets reach the server at `address`: that this namespace forwards packets of its family, unless the
 /// server is in it.
 ///
 /// # Errors
-/// Names the sysctl that is off.
+/// [`ForwardingOff`] names the sysctl.
 pub(super) fn check_forwarding(address: IpAddr) -> anyhow::Result<()> {
+    match forwarding_off(address)? {
+        Some(off) => Err(off.into()),
+        None => Ok(()),
+    }
+}
+
+/// The sysctl that keeps packets from the server at `address`, if one does.
+///
+/// # Errors
+/// If the sysctls cannot be read.
+pub(super) fn forwarding_off(address: IpAddr) -> anyhow::Result<Option<ForwardingOff>> {
     if is_local(address) {
-        return Ok(());
+        return Ok(None);
     }
     // IPv4 forwards on each interface that says so, IPv6 only where all of it is switched on.
     let (pattern, name) = match address {
@@ -44,13 +83,7 @@ pub(super) fn check_forwarding(address: IpAddr) -> anyhow::Result<()> {
             .any(|entry| entry.file_name().to_str().is_some_and(on)),
         IpAddr::V6(_) => on("all"),
     };
-    if !forwards {
-        bail!(
-            "the sysctl {name} is 0 in this network namespace: packets would not reach server {address}; set it \
-             with `sysctl -w {name}=1`"
-        );
-    }
-    Ok(())
+    Ok((!forwards).then_some(ForwardingOff { name, server: address }))
 }
 
 /// Whether this namespace has the address: only then a socket may have it.

@@ -74,7 +74,8 @@ pub(super) fn commands(request: &Request, current: &Timeouts) -> anyhow::Result<
         Request::ShowServices {}
         | Request::ShowConnections {}
         | Request::ShowQueues {}
-        | Request::ShowStats {} => {
+        | Request::ShowStats {}
+        | Request::Reload {} => {
             return Ok(Vec::new());
         }
     }])
@@ -133,7 +134,8 @@ fn checked(document: &Value, names: &[(&str, &str)]) -> anyhow::Result<Config> {
     })
 }
 
-fn service_spec(service: &config::Service) -> ServiceSpec {
+/// A service of the configuration, to be added.
+pub(super) fn service_spec(service: &config::Service) -> ServiceSpec {
     ServiceSpec {
         key: ServiceKey {
             transport: match service.protocol {
@@ -163,6 +165,7 @@ fn service_spec(service: &config::Service) -> ServiceSpec {
     }
 }
 
-fn timeouts(timeouts: &config::Timeouts) -> Timeouts {
+/// The timeouts of the configuration.
+pub(super) fn timeouts(timeouts: &config::Timeouts) -> Timeouts {
     Timeouts { tcp: timeouts.tcp, tcp_fin: timeouts.tcp_fin, udp: timeouts.udp }
 }

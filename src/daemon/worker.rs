@@ -5,7 +5,7 @@ use super::queue::{Action, Decision, PacketQueue, QueueIoStats, QueuedPacket};
 use crate::director::{Director, Refusal, Time, Verdict};
 use nft_rules::{MARK_MASK, REFUSE_NO_SERVER, SourceId};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -17,8 +17,16 @@ const PATIENCE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Worker {
     thread: thread::JoinHandle<()>,
-    stop: Arc<AtomicBool>,
-    stats: Arc<Mutex<QueueIoStats>>,
+    shared: Arc<Shared>,
+}
+
+/// What the worker's thread shows of itself.
+#[derive(Debug)]
+struct Shared {
+    stop: AtomicBool,
+    stats: Mutex<QueueIoStats>,
+    /// When it last had waited for packets and served those that came, in the clock's milliseconds.
+    last_round: AtomicU64,
 }
 
 impl Worker {
@@ -32,21 +40,24 @@ impl Worker {
         director: Arc<Director>,
         clock: Clock,
     ) -> io::Result<Worker> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stats = Arc::new(Mutex::new(QueueIoStats::default()));
-        let (stopping, shared) = (Arc::clone(&stop), Arc::clone(&stats));
+        let shared = Arc::new(Shared {
+            stop: AtomicBool::new(false),
+            stats: Mutex::default(),
+            last_round: AtomicU64::new(clock.now().as_millis()),
+        });
+        let mine = Arc::clone(&shared);
         let thread = thread::Builder::new().name(name).spawn(move || {
             // Once asked to stop, nothing steers packets here any more: an empty queue stays empty.
-            while serve(queue.as_mut(), &director, clock) > 0 || !stopping.load(Ordering::Relaxed) {
-                *shared.lock().unwrap_or_else(PoisonError::into_inner) = queue.stats();
+            while serve(queue.as_mut(), &director, clock, &mine) > 0 || !mine.stop.load(Ordering::Relaxed) {
+                *mine.stats.lock().unwrap_or_else(PoisonError::into_inner) = queue.stats();
             }
         })?;
-        Ok(Worker { thread, stop, stats })
+        Ok(Worker { thread, shared })
     }
 
     /// Asks the worker to end once its queue is empty.
     pub(super) fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.shared.stop.store(true, Ordering::Relaxed);
     }
 
     /// Waits for the end. Returns whether the worker ended in good order.
@@ -61,22 +72,34 @@ impl Worker {
 
     /// What the worker's queue socket has seen.
     pub(super) fn stats(&self) -> QueueIoStats {
-        *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the worker last had waited for packets and served those that came. A worker that is well comes round at
+    /// least every [`PATIENCE`], whether there are packets or not.
+    pub(super) fn last_round(&self) -> Time {
+        Time::from_millis(self.shared.last_round.load(Ordering::Relaxed))
     }
 }
 
 /// Serves one burst. Returns how many packets it had.
-fn serve(queue: &mut dyn PacketQueue, director: &Director, clock: Clock) -> usize {
+fn serve(queue: &mut dyn PacketQueue, director: &Director, clock: Clock, shared: &Shared) -> usize {
     let mut now = None;
     let served = queue.serve(PATIENCE, &mut |mut packet| {
         let now = *now.get_or_insert_with(|| clock.now());
         decide(director, now, &mut packet)
     });
-    served.unwrap_or_else(|error| {
-        tracing::error!(%error, "a queue socket failed");
-        thread::sleep(PATIENCE);
-        0
-    })
+    match served {
+        Ok(packets) => {
+            shared.last_round.store(clock.now().as_millis(), Ordering::Relaxed);
+            packets
+        }
+        Err(error) => {
+            tracing::error!(%error, "a queue socket failed");
+            thread::sleep(PATIENCE);
+            0
+        }
+    }
 }
 
 fn decide(director: &Director, now: Time, packet: &mut QueuedPacket<'_>) -> Decision {
@@ -92,5 +115,57 @@ fn decide(director: &Director, now: Time, packet: &mut QueuedPacket<'_>) -> Deci
             mark: source.and_then(|source| SourceId::new(source.0)).map(|source| source.apply(packet.mark)),
         },
         Verdict::Drop(_) => Decision::DROP,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::director::Limits;
+    use std::sync::mpsc;
+
+    /// A queue whose every round waits for its result, until nobody gives one any more.
+    struct Led(mpsc::Receiver<io::Result<usize>>);
+
+    impl PacketQueue for Led {
+        fn serve(
+            &mut self,
+            _patience: Duration,
+            _decide: &mut dyn FnMut(QueuedPacket<'_>) -> Decision,
+        ) -> io::Result<usize> {
+            self.0.recv().unwrap_or(Ok(0))
+        }
+
+        fn resize(&mut self, _max_len: u32) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn stats(&self) -> QueueIoStats {
+            QueueIoStats::default()
+        }
+    }
+
+    #[test]
+    fn a_worker_that_hangs_or_fails_does_not_come_round() {
+        let clock = Clock::start();
+        // A result that was sent has been taken, so what came before it is over.
+        let (lead, led) = mpsc::sync_channel(0);
+        let director = Arc::new(Director::new(Limits::default(), 7));
+        let worker = Worker::start("led-0".to_owned(), Box::new(Led(led)), director, clock).unwrap();
+        let fail = || lead.send(Err(io::Error::other("broken"))).unwrap();
+        lead.send(Ok(0)).unwrap();
+        fail();
+        let last = worker.last_round();
+        // After each failure PATIENCE passes.
+        fail();
+        assert_eq!(worker.last_round(), last, "it has failed once");
+        fail();
+        assert_eq!(worker.last_round(), last, "it has failed again and again");
+        lead.send(Ok(0)).unwrap();
+        lead.send(Ok(0)).unwrap();
+        assert!(worker.last_round() > last + PATIENCE, "it has come round");
+        worker.stop();
+        drop(lead);
+        assert!(worker.join());
     }
 }

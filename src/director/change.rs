@@ -33,6 +33,8 @@ pub enum Command {
         /// The new scheduler.
         scheduler: SchedulerKind,
     },
+    /// Renames services, all at once: they may exchange their names. Each stands in the list once.
+    RenameServices(Vec<(ServiceKey, String)>),
     /// Removes a service and its servers (`ipvsadm -D`).
     DeleteService(ServiceKey),
     /// Adds a server to a service (`ipvsadm -a`).
@@ -191,6 +193,8 @@ struct Trashed {
 }
 
 /// What a commit does to objects that packets are using.
+///
+/// Changes of one service that follow each other share one list: a list each would take memory by the square.
 #[derive(Debug)]
 enum Effect {
     /// The first `count` of `servers` are new, the first one newest.
@@ -204,17 +208,17 @@ enum Effect {
         weight: Weight,
         keep_stats: bool,
     },
+    /// `edits` of servers by their positions in `servers`.
     Reweighted {
         core: Arc<ServiceCore>,
         servers: Vec<Arc<RealServer>>,
-        position: usize,
-        weight: Weight,
+        edits: Vec<(usize, Weight)>,
     },
+    /// Servers leave `servers` one after the other; each position counts those that are left by then.
     Removed {
         core: Arc<ServiceCore>,
-        server: Arc<RealServer>,
-        position: usize,
         servers: Vec<Arc<RealServer>>,
+        positions: Vec<usize>,
     },
     Rescheduled {
         core: Arc<ServiceCore>,
@@ -249,7 +253,7 @@ impl Director {
     pub fn commit(&self, plan: Plan) {
         let mut state = self.changes.lock();
         let seed = state.seed;
-        plan.effects.iter().for_each(|effect| effect.apply(seed));
+        plan.effects.into_iter().for_each(|effect| effect.apply(seed));
         *state = plan.state;
         self.services.store(Arc::new(plan.services));
     }
@@ -299,6 +303,7 @@ impl Plan {
         match command {
             Command::AddService(spec) => self.add_service(spec),
             Command::EditService { service, scheduler } => self.edit_service(*service, *scheduler),
+            Command::RenameServices(names) => self.rename_services(names),
             Command::DeleteService(key) => self.delete_service(*key),
             Command::AddServer(key, spec) => self.add_server(*key, spec),
             Command::EditServer(key, spec) => self.edit_server(*key, spec),
@@ -330,7 +335,7 @@ impl Plan {
     }
 
     fn edit_service(&mut self, key: ServiceKey, scheduler: SchedulerKind) -> Result<(), CommandError> {
-        let mut service = self.service(key)?;
+        let service = self.services.get_mut(&key).ok_or(CommandError::NoSuchService(key))?;
         if service.scheduler != scheduler {
             service.scheduler = scheduler;
             self.effects.push(Effect::Rescheduled {
@@ -338,24 +343,38 @@ impl Plan {
                 kind: scheduler,
                 servers: service.servers.clone(),
             });
+        }
+        Ok(())
+    }
+
+    fn rename_services(&mut self, names: &[(ServiceKey, String)]) -> Result<(), CommandError> {
+        // All give up their names before the first takes its new one.
+        let renamed = names
+            .iter()
+            .map(|(key, name)| Ok(VirtualService { name: name.clone(), ..self.take_service(*key)? }))
+            .collect::<Result<Vec<_>, _>>()?;
+        for service in renamed {
+            if self.services.has_name(&service.name) {
+                return Err(CommandError::NameExists(service.name));
+            }
             self.services.put(service);
         }
         Ok(())
     }
 
     fn delete_service(&mut self, key: ServiceKey) -> Result<(), CommandError> {
-        let service = self.service(key)?;
+        let service = Arc::clone(self.services.get(&key).ok_or(CommandError::NoSuchService(key))?);
         for server in &service.servers {
             self.delete_server(key, SocketAddr::new(server.address, server.port))?;
         }
         self.services.remove(&key);
-        self.state.retired.push(service.core);
+        self.state.retired.push(Arc::clone(&service.core));
         self.state.drop_unused_services();
         Ok(())
     }
 
     fn add_server(&mut self, key: ServiceKey, spec: &ServerSpec) -> Result<(), CommandError> {
-        let mut service = self.service(key)?;
+        let mut service = self.take_service(key)?;
         self.add_server_to(&mut service, spec)?;
         self.services.put(service);
         Ok(())
@@ -368,11 +387,15 @@ impl Plan {
         }
         let server = match self.take_from_trash(key, spec.address) {
             Some(trashed) => {
-                self.effects.push(Effect::Revived {
+                let revived = Effect::Revived {
                     server: Arc::clone(&trashed.server),
                     weight: spec.weight,
                     keep_stats: Arc::ptr_eq(&trashed.core, &service.core),
-                });
+                };
+                // The scheduler is told of it with the weight it has now, so this comes before the additions.
+                let additions = self.effects.pop_if(|last| last.adds_to(&service.core));
+                self.effects.push(revived);
+                self.effects.extend(additions);
                 trashed.server
             }
             None => {
@@ -384,7 +407,6 @@ impl Plan {
         };
         service.servers.insert(0, server);
         match self.effects.last_mut() {
-            // One list for many additions: a list each would take memory by the square.
             Some(Effect::Added { core, servers, count }) if Arc::ptr_eq(core, &service.core) => {
                 servers.insert(0, Arc::clone(&service.servers[0]));
                 *count += 1;
@@ -399,44 +421,45 @@ impl Plan {
     }
 
     fn edit_server(&mut self, key: ServiceKey, spec: &ServerSpec) -> Result<(), CommandError> {
-        let service = self.service(key)?;
+        let service = self.services.get(&key).ok_or(CommandError::NoSuchService(key))?;
         let position = service
             .position(spec.address)
             .ok_or(CommandError::NoSuchServer { service: key, server: spec.address })?;
-        self.effects.push(Effect::Reweighted {
-            core: service.core,
-            servers: service.servers,
-            position,
-            weight: spec.weight,
-        });
+        match self.effects.last_mut() {
+            Some(Effect::Reweighted { core, edits, .. }) if Arc::ptr_eq(core, &service.core) => {
+                edits.push((position, spec.weight));
+            }
+            _ => self.effects.push(Effect::Reweighted {
+                core: Arc::clone(&service.core),
+                servers: service.servers.clone(),
+                edits: vec![(position, spec.weight)],
+            }),
+        }
         Ok(())
     }
 
     fn delete_server(&mut self, key: ServiceKey, address: SocketAddr) -> Result<(), CommandError> {
-        let mut service = self.service(key)?;
+        let service = self.services.get_mut(&key).ok_or(CommandError::NoSuchService(key))?;
         let position =
             service.position(address).ok_or(CommandError::NoSuchServer { service: key, server: address })?;
+        match self.effects.last_mut() {
+            Some(Effect::Removed { core, positions, .. }) if Arc::ptr_eq(core, &service.core) => {
+                positions.push(position);
+            }
+            _ => self.effects.push(Effect::Removed {
+                core: Arc::clone(&service.core),
+                servers: service.servers.clone(),
+                positions: vec![position],
+            }),
+        }
         let server = service.servers.remove(position);
-        self.state.trash.push(Trashed {
-            core: Arc::clone(&service.core),
-            server: Arc::clone(&server),
-            idle_since: None,
-        });
-        self.effects.push(Effect::Removed {
-            core: Arc::clone(&service.core),
-            server,
-            position,
-            servers: service.servers.clone(),
-        });
-        self.services.put(service);
+        self.state.trash.push(Trashed { core: Arc::clone(&service.core), server, idle_since: None });
         Ok(())
     }
 
-    fn service(&self, key: ServiceKey) -> Result<VirtualService, CommandError> {
-        self.services
-            .get(&key)
-            .map(|found| VirtualService::clone(found))
-            .ok_or(CommandError::NoSuchService(key))
+    /// Takes a service out, to be put back changed. It is copied only for the plan's first change of it.
+    fn take_service(&mut self, key: ServiceKey) -> Result<VirtualService, CommandError> {
+        self.services.remove(&key).map(Arc::unwrap_or_clone).ok_or(CommandError::NoSuchService(key))
     }
 
     /// A server comes back only to a service of the same key (`ip_vs_trash_get_dest`).
@@ -462,31 +485,40 @@ impl Plan {
 }
 
 impl Effect {
-    fn apply(&self, seed: u64) {
+    fn adds_to(&self, service: &Arc<ServiceCore>) -> bool {
+        matches!(self, Effect::Added { core, .. } if Arc::ptr_eq(core, service))
+    }
+
+    fn apply(self, seed: u64) {
         match self {
             Effect::Added { core, servers, count } => core.with_scheduler(|scheduler| {
-                for newest in (0..*count).rev() {
+                for newest in (0..count).rev() {
                     scheduler.on_added(&servers[newest..]);
                 }
             }),
             Effect::Revived { server, weight, keep_stats } => {
-                server.set_weight(*weight);
+                server.set_weight(weight);
                 if !keep_stats {
                     server.stats.reset();
                 }
                 server.set_available(true);
             }
-            Effect::Reweighted { core, servers, position, weight } => {
-                servers[*position].set_weight(*weight);
-                core.with_scheduler(|s| s.on_changed(servers));
+            Effect::Reweighted { core, servers, edits } => {
+                for (position, weight) in edits {
+                    servers[position].set_weight(weight);
+                    core.with_scheduler(|scheduler| scheduler.on_changed(&servers));
+                }
             }
-            Effect::Removed { core, server, position, servers } => {
-                server.set_available(false);
-                core.with_scheduler(|s| s.on_removed(server.id, *position, servers));
+            Effect::Removed { core, mut servers, positions } => {
+                for position in positions {
+                    let server = servers.remove(position);
+                    server.set_available(false);
+                    core.with_scheduler(|scheduler| scheduler.on_removed(server.id, position, &servers));
+                }
             }
             Effect::Rescheduled { core, kind, servers } => {
-                let mut scheduler = scheduler::build(*kind, seed ^ u64::from(core.source.0));
-                scheduler.on_changed(servers);
+                let mut scheduler = scheduler::build(kind, seed ^ u64::from(core.source.0));
+                scheduler.on_changed(&servers);
                 core.set_scheduler(scheduler);
             }
         }

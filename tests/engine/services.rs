@@ -43,6 +43,10 @@ fn every_impossible_command_says_why() {
         (spec(known, "other"), "service tcp 10.0.0.100:80 already exists"),
         (spec(unknown, "tcp 10.0.0.100:80"), "another service is already called \"tcp 10.0.0.100:80\""),
         (Command::EditService { service: unknown, scheduler: Wlc }, "no such service: udp 10.0.0.100:80"),
+        (
+            Command::RenameServices(vec![(known, "new".to_owned()), (unknown, "old".to_owned())]),
+            "no such service: udp 10.0.0.100:80",
+        ),
         (Command::DeleteService(unknown), "no such service: udp 10.0.0.100:80"),
         (Command::AddServer(unknown, server("10.0.2.11:80", 1)), "no such service: udp 10.0.0.100:80"),
         (
@@ -184,18 +188,93 @@ fn servers_added_together_are_scheduled_as_those_added_one_by_one() {
     }
 }
 
+/// A list for each of the changes would take gigabytes.
 #[test]
-fn a_service_of_twenty_thousand_servers_is_one_change() {
+fn ten_thousand_servers_are_added_edited_removed_and_brought_back_in_one_change_each() {
     let bed = Bed::new();
-    let servers = (0..20_000_u32)
-        .map(|n| server(&format!("10.{}.{}.1:{}", 2 + n / 10_000, n / 100 % 100, 1 + n % 100), 1));
-    let spec = ServiceSpec {
-        key: key(Tcp, VIP),
-        name: "many".to_owned(),
-        scheduler: Rr,
-        servers: servers.collect(),
-    };
+    let service = key(Tcp, VIP);
+    let servers: Vec<_> =
+        (0..10_000_u32).map(|n| server(&format!("10.2.{}.1:{}", n / 100, 1 + n % 100), 1)).collect();
+    let spec = ServiceSpec { key: service, name: "many".to_owned(), scheduler: Rr, servers: servers.clone() };
     bed.director.apply(&[Command::AddService(spec)]).unwrap();
-    assert_eq!(bed.tcp("10.0.1.2:1", VIP, SYN).destination(), "10.3.99.1:100");
-    assert_eq!(bed.director.steering()[0].servers.len(), 20_000);
+    assert_eq!(bed.tcp("10.0.1.2:1", VIP, SYN).destination(), "10.2.99.1:100");
+    assert_eq!(bed.director.steering()[0].servers.len(), 10_000);
+
+    let edits: Vec<_> =
+        servers.iter().map(|s| Command::EditServer(service, server(&s.address.to_string(), 0))).collect();
+    bed.director.apply(&edits).unwrap();
+    assert!(matches!(bed.tcp("10.0.1.2:2", VIP, SYN).verdict, Verdict::Refuse(_)));
+    let removals: Vec<_> = servers.iter().map(|s| Command::DeleteServer(service, s.address)).collect();
+    bed.director.apply(&removals).unwrap();
+    assert!(bed.director.services().get(&service).unwrap().servers.is_empty());
+    let additions: Vec<_> = servers.iter().map(|s| Command::AddServer(service, *s)).collect();
+    bed.director.apply(&additions).unwrap();
+    assert_eq!(bed.tcp("10.0.1.2:3", VIP, SYN).destination(), "10.2.99.1:100");
+    assert_eq!(bed.tcp("10.0.1.2:1", VIP, ACK).destination(), "10.2.99.1:100");
+}
+
+#[test]
+fn servers_changed_together_are_scheduled_as_those_changed_one_by_one() {
+    let servers = ["10.0.2.11:80", "10.0.3.12:80", "10.0.4.13:80", "10.0.5.14:80"];
+    let service = key(Tcp, VIP);
+    let commands = [
+        Command::EditServer(service, server(servers[0], 3)),
+        Command::EditServer(service, server(servers[3], 2)),
+        Command::DeleteServer(service, address(servers[1])),
+        Command::DeleteServer(service, address(servers[3])),
+        Command::AddServer(service, server(servers[3], 5)),
+        Command::AddServer(service, server(servers[1], 4)),
+    ];
+    for kind in [Rr, Wrr, Wlc] {
+        let [together, single] = [0, 1].map(|_| Bed::serving(Tcp, VIP, kind, &servers));
+        let choose = |client: u16| {
+            let from = format!("10.0.1.2:{client}");
+            [&together, &single].map(|bed| bed.tcp(&from, VIP, SYN).destination())
+        };
+        for client in 1..=5 {
+            choose(client);
+        }
+        together.director.apply(&commands).unwrap();
+        for command in &commands {
+            single.director.apply(std::slice::from_ref(command)).unwrap();
+        }
+        for client in 6..=40 {
+            let [of_together, of_single] = choose(client);
+            assert_eq!(of_together, of_single, "{kind}, client {client}");
+        }
+        together.director.check_invariants();
+    }
+}
+
+#[test]
+fn services_exchange_names_and_keep_what_they_have() {
+    let bed = Bed::serving(Tcp, VIP, Rr, &["10.0.2.11:80"]);
+    bed.add(Udp, VIP, Rr, &["10.0.2.11:80"]);
+    bed.tcp("10.0.1.2:1", VIP, SYN);
+    let (tcp, udp) = (key(Tcp, VIP), key(Udp, VIP));
+    let names = |bed: &Bed| [tcp, udp].map(|key| bed.director.services().get(&key).unwrap().name.clone());
+    let [first, second] = names(&bed);
+    let rename = |of_tcp: &str, of_udp: &str| {
+        Command::RenameServices(vec![(tcp, of_tcp.to_owned()), (udp, of_udp.to_owned())])
+    };
+
+    assert_eq!(
+        bed.director.apply(&[rename("same", "same")]),
+        Err(CommandError::NameExists("same".to_owned()))
+    );
+    assert_eq!(names(&bed), [first.clone(), second.clone()]);
+    bed.director.apply(&[rename(&second, &first)]).unwrap();
+    assert_eq!(names(&bed), [second, first.clone()]);
+    assert_eq!(bed.director.services().get(&tcp).unwrap().core.stats.snapshot().conns, 1);
+    assert_eq!(bed.tcp("10.0.1.2:1", VIP, ACK).destination(), "10.0.2.11:80");
+
+    // A name that was given up is free.
+    let add = Command::AddService(ServiceSpec {
+        key: key(Tcp, "10.0.0.101:80"),
+        name: first,
+        scheduler: Rr,
+        servers: Vec::new(),
+    });
+    bed.director.apply(&[rename("one", "two"), add]).unwrap();
+    bed.director.check_invariants();
 }

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use std::process::Stdio;
 
-const SIGNALS: [Signal; 3] = [Signal::TERM, Signal::INT, Signal::HUP];
+const SIGNALS: [Signal; 2] = [Signal::TERM, Signal::INT];
 
 /// Waits until wrk's connections are there.
 fn wait_for_load(lab: &Lab) {

@@ -5,7 +5,12 @@
 mod common;
 mod control;
 mod end;
+mod manager;
+mod namespace;
+mod nobody;
+mod prepare;
 mod queues;
+mod reload;
 mod start;
 
 use common::lab::{Lab, tally, text, wait_for};
@@ -89,12 +94,14 @@ fn run(lab: &Lab) -> Vec<String> {
         .to_vec()
 }
 
-/// Changes the configuration the lab has written.
+/// Changes the configuration the lab has written, in one piece, as good editors do.
 fn configure(lab: &Lab, change: impl FnOnce(&mut Value)) {
     let path = lab.file("nfvs.json");
     let mut config = serde_json::from_slice(&fs::read(&path).expect("the configuration")).expect("JSON");
     change(&mut config);
-    fs::write(path, config.to_string()).expect("write the configuration");
+    let new = path.with_extension("new");
+    fs::write(&new, config.to_string()).expect("write the configuration");
+    fs::rename(new, path).expect("replace the configuration");
 }
 
 /// The answers to `count` requests from c1, a connection each, by server.

@@ -56,7 +56,7 @@ fn any_number_of_queues_of_either_backend_serves() {
 }
 
 /// Whether every thread of a process is stopped.
-fn is_stopped(pid: i32) -> bool {
+pub(super) fn is_stopped(pid: i32) -> bool {
     fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(|task| {
         let stat = fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
         stat.rsplit(") ").next().unwrap().starts_with('T')

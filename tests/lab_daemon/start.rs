@@ -1,17 +1,15 @@
 //! What lets the daemon start, and what keeps it from it.
 
 use super::common::lab::{Lab, text, wait_for};
+use super::nobody::Nobody;
 use super::{Daemon, NFVS, URL, answers, assert_nothing_left, assert_serves, configure, each, run};
 use nfvs::daemon::queue::{self, Backend, QueueConfig};
 use rustix::process::Signal;
 use serde_json::json;
 use std::fs;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::process::{Command, Output};
-
-const NOBODY: u32 = 65_534;
 
 /// Runs a daemon that has to be refused, and returns what it says.
 #[track_caller]
@@ -110,31 +108,9 @@ fn a_missing_capability_is_named() {
 #[test]
 fn a_user_with_one_capability_serves() {
     let lab = Lab::up("nobody", "nat", &["--no-daemon"]);
-    // The lab's files are root's.
-    let home = tempfile::tempdir().unwrap();
-    let path = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
-    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    chown(home.path(), Some(NOBODY), Some(NOBODY)).unwrap();
-    fs::copy(NFVS, path("nfvs")).unwrap();
-    fs::copy(lab.file("nfvs.json"), path("nfvs.json")).unwrap();
-    fs::set_permissions(path("nfvs.json"), fs::Permissions::from_mode(0o644)).unwrap();
-
-    let become_nobody = [
-        "setpriv",
-        "--reuid=65534",
-        "--regid=65534",
-        "--clear-groups",
-        "--bounding-set=-all,+net_admin",
-        "--inh-caps=-all,+net_admin",
-        "--ambient-caps=-all,+net_admin",
-        "--no-new-privs",
-    ];
-    let (program, config, socket) = (path("nfvs"), path("nfvs.json"), path("nfvs.sock"));
-    let director = lab.namespace("director");
-    let arguments = [program.as_str(), "run", "--config", &config, "--socket", &socket, "--netns", &director];
-    let log = fs::File::create(lab.file("log/daemon")).unwrap();
-    let daemon = Daemon::start_words(&lab, &[&become_nobody[..], &arguments].concat(), log.into());
-    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid().as_raw_nonzero())).unwrap();
+    let nobody = Nobody::start(&lab);
+    let pid = nobody.daemon.pid().as_raw_nonzero();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     for line in ["Uid:\t65534\t65534\t65534\t65534", "CapEff:\t0000000000001000", "CapBnd:\t0000000000001000"]
     {
         assert!(status.contains(line), "{line}: {status}");
@@ -144,27 +120,27 @@ fn a_user_with_one_capability_serves() {
         assert_eq!(answers(&lab, url, 30), each(&[("s1", 10), ("s2", 10), ("s3", 10)]));
     }
 
-    let show = |arguments: &[&str]| {
-        let words = [&["show", "queues", "--socket", &socket], arguments].concat();
-        let output = Command::new(NFVS).args(words).output().unwrap();
-        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
-        text(&output.stdout)
-    };
-    let queues: serde_json::Value = serde_json::from_str(&show(&["--json"])).unwrap();
-    let queues = queues.as_array().unwrap();
+    let queues = nobody.queues();
     assert!(queues.iter().map(|queue| queue["received"].as_u64().unwrap()).sum::<u64>() > 300);
-    for queue in queues {
+    for queue in &queues {
         for counter in ["waiting", "dropped", "user_dropped"] {
             assert!(queue[counter].is_null(), "{queue}");
         }
-        assert_eq!(queue["unknown"], "only root may read the kernel's queue counters");
+        assert_eq!(
+            queue["unknown"],
+            "the daemon may not read the kernel's queue counters; see nfvs prepare --group"
+        );
     }
-    let shown = show(&[]);
+    let shown = nobody.show_queues(&[]);
     assert_eq!(shown.matches(" - ").count(), 3 * queues.len(), "{shown}");
-    assert!(shown.ends_with("\n\n-: only root may read the kernel's queue counters\n"), "{shown}");
+    assert!(
+        shown.ends_with(
+            "\n\n-: the daemon may not read the kernel's queue counters; see nfvs prepare --group\n"
+        ),
+        "{shown}"
+    );
 
-    assert_eq!(daemon.end(Signal::TERM).code(), Some(0));
-    assert!(!home.path().join("nfvs.sock").exists());
+    nobody.end();
     assert_nothing_left(&lab);
 }
 

@@ -1,6 +1,8 @@
 //! The kernel's own counters of all queues of a network namespace.
 
+use std::fs::{self, Permissions};
 use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
 /// What the kernel counts for one queue (`nfnetlink_queue.c`, `seq_show`). Counters start with the queue and wrap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,12 +24,31 @@ pub struct QueueCounters {
 /// Reads the counters of all queues in the network namespace of the calling thread.
 ///
 /// # Errors
-/// `PermissionDenied` without root (the file's mode is 0440), `NotFound` if the kernel has no NFQUEUE, and
-/// `InvalidData` if the list looks unlike what is known.
+/// `PermissionDenied` for those whom the file's owner, group and mode keep out: all but root, unless
+/// [`share_counters`] was there. `NotFound` if the kernel has no NFQUEUE, and `InvalidData` if the list looks unlike
+/// what is known.
 pub fn read_counters() -> io::Result<Vec<QueueCounters>> {
-    // Not /proc/net, which shows the namespace of the process's first thread.
-    parse(&std::fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue")?)
+    parse(&fs::read_to_string(FILE)?)
 }
+
+/// Lets the members of a group read the counters of the network namespace of the calling thread, for as long as the
+/// namespace lives. Returns whether they could not before.
+///
+/// # Errors
+/// `PermissionDenied` without root, `NotFound` if the kernel has no NFQUEUE.
+pub fn share_counters(group: u32) -> io::Result<bool> {
+    const MODE: u32 = 0o440;
+    let now = fs::metadata(FILE)?;
+    if now.gid() == group && now.mode() & 0o777 == MODE {
+        return Ok(false);
+    }
+    chown(FILE, None, Some(group))?;
+    fs::set_permissions(FILE, Permissions::from_mode(MODE))?;
+    Ok(true)
+}
+
+/// Not below /proc/net, which shows the namespace of the process's first thread.
+const FILE: &str = "/proc/thread-self/net/netfilter/nfnetlink_queue";
 
 fn parse(text: &str) -> io::Result<Vec<QueueCounters>> {
     text.lines()

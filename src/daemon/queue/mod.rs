@@ -43,7 +43,7 @@ use std::time::Duration;
 
 use crate::director::{Hook, PacketMeta};
 
-pub use counters::{QueueCounters, read_counters};
+pub use counters::{QueueCounters, read_counters, share_counters};
 pub use error::{OpenError, UnknownBackend};
 
 /// One NFQUEUE, owned by one worker thread. Dropping it gives the queue number free; the kernel then drops what
@@ -232,6 +232,18 @@ pub fn open(backend: Backend, config: &QueueConfig) -> Result<Box<dyn PacketQueu
         Backend::Batched => Box::new(batched::BatchedQueue::open(config)?),
         Backend::Nfq => Box::new(nfq::NfqQueue::open(config)?),
     })
+}
+
+/// Whether the kernel has NFQUEUE. Where it is a module, asking loads it.
+///
+/// # Errors
+/// What the kernel says otherwise, `PermissionDenied` without CAP_NET_ADMIN.
+pub fn is_supported() -> io::Result<bool> {
+    match socket::probe() {
+        Ok(()) => Ok(true),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EPROTONOSUPPORT)) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Asks `decide` about one packet, and keeps a packet that was copied in part from being written back: accepting it

@@ -121,6 +121,11 @@ impl Services {
         self.by_key.get(key)
     }
 
+    /// The same to be changed in this snapshot alone; key and name must stay.
+    pub fn get_mut(&mut self, key: &ServiceKey) -> Option<&mut VirtualService> {
+        self.by_key.get_mut(key).map(Arc::make_mut)
+    }
+
     /// Whether any service has this virtual address.
     pub fn has_address(&self, address: IpAddr) -> bool {
         self.addresses.contains_key(&address)

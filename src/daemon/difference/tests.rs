@@ -1,0 +1,215 @@
+use super::*;
+use crate::config;
+use crate::director::{Director, Limits};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+fn config(document: &Value) -> Config {
+    config::check("test", &document.to_string()).unwrap_or_else(|complaints| panic!("{complaints}"))
+}
+
+fn started(config: &Config) -> Director {
+    let director = Director::new(Limits::default(), 7);
+    director.apply(&translate::config_commands(config)).expect("a checked configuration can be had");
+    director
+}
+
+/// What can be seen of services, but for the order of servers: see [`commands`].
+type Visible = BTreeMap<ServiceKey, (String, String, BTreeSet<(SocketAddr, u32)>)>;
+
+fn visible(director: &Director) -> Visible {
+    let services = director.services();
+    let seen = services.iter().map(|service| {
+        let servers =
+            service.servers.iter().map(|s| (SocketAddr::new(s.address, s.port), s.weight().get())).collect();
+        let scheduler = service.core.with_scheduler(|scheduler| scheduler.name().to_owned());
+        assert_eq!(scheduler, service.scheduler.name());
+        (service.key(), (service.name.clone(), scheduler, servers))
+    });
+    seen.collect()
+}
+
+/// The servers of the only service, in the order schedulers walk them.
+fn order(director: &Director) -> Vec<String> {
+    let services = director.services();
+    let service = services.iter().next().expect("a service");
+    service.servers.iter().map(|server| server.address.to_string()).collect()
+}
+
+#[test]
+fn each_difference_has_its_command() {
+    let server = |n: u8, weight: u32| json!({ "address": format!("10.0.2.{n}"), "weight": weight });
+    let service = |name: &str, port: u16, scheduler: &str, servers: &[Value]| {
+        json!({ "name": name, "protocol": "tcp", "address": "10.0.0.100", "port": port,
+                "scheduler": scheduler, "servers": servers })
+    };
+    let file = |services: &[Value]| json!({ "services": services });
+    let before =
+        [service("a", 80, "rr", &[server(1, 1), server(2, 1)]), service("b", 81, "rr", &[server(1, 1)])];
+    let b = before[1].clone();
+    let mut timeouts = file(&before);
+    timeouts["timeouts"] = json!({ "udp": 10 });
+    let mut pingless = file(&before);
+    pingless["answer_ping"] = json!(false);
+
+    for (what, after, expected, told) in [
+        ("nothing", file(&before), "", "nothing to change"),
+        ("the order of services", file(&[b.clone(), before[0].clone()]), "", "nothing to change"),
+        (
+            "the order of servers",
+            file(&[service("a", 80, "rr", &[server(2, 1), server(1, 1)]), b.clone()]),
+            "",
+            "nothing to change",
+        ),
+        (
+            "a weight",
+            file(&[service("a", 80, "rr", &[server(1, 1), server(2, 0)]), b.clone()]),
+            "edit 80 10.0.2.2:80 0",
+            "0 services added, 0 removed, 1 changed",
+        ),
+        (
+            "a server for another",
+            file(&[service("a", 80, "rr", &[server(1, 1), server(3, 4)]), b.clone()]),
+            "delete 80 10.0.2.2:80, add 80 10.0.2.3:80 4",
+            "0 services added, 0 removed, 1 changed",
+        ),
+        (
+            "a scheduler and a name",
+            file(&[service("c", 80, "wlc", &[server(1, 1), server(2, 1)]), b.clone()]),
+            "rename 80=c, schedule 80 wlc",
+            "0 services added, 0 removed, 1 changed",
+        ),
+        (
+            "two names",
+            file(&[
+                service("b", 80, "rr", &[server(1, 1), server(2, 1)]),
+                service("a", 81, "rr", &[server(1, 1)]),
+            ]),
+            "rename 80=b 81=a",
+            "0 services added, 0 removed, 2 changed",
+        ),
+        (
+            "a service for another of its name",
+            file(&[b.clone(), service("a", 82, "rr", &[server(1, 1)])]),
+            "delete 80, add 82",
+            "1 service added, 1 removed, 0 changed",
+        ),
+        ("everything", file(&[]), "delete 80, delete 81", "0 services added, 2 removed, 0 changed"),
+        ("timeouts", timeouts, "timeouts 900 120 10", "timeouts changed"),
+        ("pings", pingless, "", "answer_ping changed"),
+    ] {
+        let (before, after) = (config(&file(&before)), config(&after));
+        let commands = commands(&started(&before).services(), &after);
+        let said: Vec<String> = commands.iter().map(say).collect();
+        assert_eq!(said.join(", "), expected, "{what}");
+        let summary = summary(&commands, before.answer_ping != after.answer_ping);
+        assert_eq!(summary.to_string(), told, "{what}");
+    }
+}
+
+/// A command in few words.
+fn say(command: &Command) -> String {
+    match command {
+        Command::AddService(spec) => format!("add {}", spec.key.port),
+        Command::EditService { service, scheduler } => format!("schedule {} {scheduler}", service.port),
+        Command::RenameServices(names) => {
+            let names: Vec<String> = names.iter().map(|(key, name)| format!("{}={name}", key.port)).collect();
+            format!("rename {}", names.join(" "))
+        }
+        Command::DeleteService(key) => format!("delete {}", key.port),
+        Command::AddServer(key, server) => {
+            format!("add {} {} {}", key.port, server.address, server.weight.get())
+        }
+        Command::EditServer(key, server) => {
+            format!("edit {} {} {}", key.port, server.address, server.weight.get())
+        }
+        Command::DeleteServer(key, server) => format!("delete {} {server}", key.port),
+        Command::SetTimeouts(timeouts) => {
+            let [tcp, tcp_fin, udp] = [timeouts.tcp, timeouts.tcp_fin, timeouts.udp].map(|t| t.as_secs());
+            format!("timeouts {tcp} {tcp_fin} {udp}")
+        }
+    }
+}
+
+#[test]
+fn servers_that_stay_keep_their_places_and_new_ones_come_in_front() {
+    let file = |servers: &[u8]| {
+        let servers: Vec<Value> =
+            servers.iter().map(|n| json!({ "address": format!("10.0.2.{n}") })).collect();
+        config(&json!({ "services": [
+            { "protocol": "udp", "address": "10.0.0.100", "port": 53, "servers": servers }
+        ] }))
+    };
+    let director = started(&file(&[1, 2, 3]));
+    let core = Arc::clone(&director.services().iter().next().unwrap().core);
+    director.apply(&commands(&director.services(), &file(&[4, 3, 5, 1]))).unwrap();
+    assert_eq!(order(&director), ["10.0.2.5", "10.0.2.4", "10.0.2.3", "10.0.2.1"]);
+    assert_eq!(order(&started(&file(&[4, 3, 5, 1]))), ["10.0.2.1", "10.0.2.5", "10.0.2.3", "10.0.2.4"]);
+    assert!(Arc::ptr_eq(&core, &director.services().iter().next().unwrap().core));
+}
+
+/// A configuration out of few services, servers, names and weights, so that two of them have much in common.
+fn any_config() -> impl Strategy<Value = Config> {
+    let server = |n: u8| (any::<bool>(), 0_u32..3).prop_map(move |(there, weight)| (there, n, weight));
+    let service = |n: usize| {
+        let servers = (server(1), server(2), server(3)).prop_map(|(a, b, c)| [a, b, c]);
+        let servers = servers.prop_shuffle();
+        (any::<bool>(), prop::sample::select(vec!["rr", "wrr", "lc", "wlc", "random"]), servers).prop_map(
+            move |(there, scheduler, servers)| {
+                let servers: Vec<Value> = servers
+                    .into_iter()
+                    .filter(|(there, ..)| *there)
+                    .map(|(_, n, weight)| json!({ "address": format!("10.0.2.{n}"), "weight": weight }))
+                    .collect();
+                let (protocol, port) = [("tcp", 80), ("udp", 80), ("tcp", 0), ("udp", 53)][n];
+                let service = json!({ "protocol": protocol, "address": "10.0.0.100", "port": port,
+                                      "scheduler": scheduler, "servers": servers });
+                there.then_some(service)
+            },
+        )
+    };
+    let services = (service(0), service(1), service(2), service(3)).prop_map(|(a, b, c, d)| [a, b, c, d]);
+    let names = Just(["a", "b", "c", "d"]).prop_shuffle();
+    (services.prop_shuffle(), names, any::<bool>(), 1_u32..4).prop_map(|(services, names, named, udp)| {
+        let services: Vec<Value> = services
+            .into_iter()
+            .flatten()
+            .zip(names)
+            .map(|(mut service, name)| {
+                if named {
+                    service["name"] = json!(name);
+                }
+                service
+            })
+            .collect();
+        config(&json!({ "services": services, "timeouts": { "udp": udp } }))
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_reload_leads_where_a_start_leads(before in any_config(), after in any_config()) {
+        let director = started(&before);
+        let running = director.services();
+        let between = commands(&running, &after);
+        director.apply(&between).expect("every difference can be made up");
+        director.check_invariants();
+
+        let fresh = started(&after);
+        prop_assert_eq!(visible(&director), visible(&fresh));
+        prop_assert_eq!(director.services().timeouts, fresh.services().timeouts);
+        prop_assert_eq!(commands(&director.services(), &after), []);
+        // What was there is the same, not its like.
+        for service in director.services().iter() {
+            let Some(old) = running.get(&service.key()) else { continue };
+            prop_assert!(Arc::ptr_eq(&old.core, &service.core));
+            for server in &service.servers {
+                let same = |old: &&Arc<_>| Arc::ptr_eq(old, server);
+                let position = old.position(SocketAddr::new(server.address, server.port));
+                prop_assert_eq!(position.is_some(), old.servers.iter().find(same).is_some());
+            }
+        }
+    }
+}
