@@ -157,6 +157,19 @@ fn the_instance_default_is_that_of_the_hosts_own_namespace() {
 }
 
 #[test]
+fn the_program_knows_the_commands_of_the_units() {
+    let installed = Installed::new();
+    for unit in &INSTANCES[..2] {
+        for command in values(&installed.loaded(unit), "Command Line") {
+            let words = command.split(' ');
+            if let Err(error) = nfvs::cli::command().try_get_matches_from(words) {
+                panic!("{unit}: {command}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
 fn the_examples_are_right() {
     let mut examples = 0;
     for file in files("packaging/examples", "json") {
