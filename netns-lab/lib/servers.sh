@@ -68,3 +68,52 @@ serve_iperf3() {
     start "iperf3-$node" "$node" iperf3 --server --port "$port"
     wait_ready "iperf3-$node" listens "$node" tcp "$port"
 }
+
+# serve_sink NODE PORT: appends all that comes over TCP to $run/NODE/sink.
+serve_sink() {
+    local node=$1 port=$2
+    mkdir -p "$run/$node"
+    : > "$run/$node/sink"
+    start "sink-$node" "$node" socat -u "TCP-LISTEN:$port,fork,reuseaddr" "OPEN:$run/$node/sink,creat,append"
+    wait_ready "sink-$node" listens "$node" tcp "$port"
+}
+
+# ask NAME ADDRESS PORT ADDRESS:PORT: asks a virtual service from c1 in the way its name calls for, and prints who
+# answered, or what was answered. Fails when nobody did.
+ask() {
+    local name=$1 address=$2 port=$3 endpoint=$4 client
+    client=$(namespace c1)
+    case $name in
+        web*) ip netns exec "$client" curl -sS --max-time 10 "http://$endpoint/" ;;
+        dns*) ip netns exec "$client" dig +short +tries=1 +time=10 -p "$port" "@$address" server.lab TXT | tr -d '"' ;;
+        echo*)
+            # shellcheck disable=SC2016
+            ip netns exec "$client" bash -c '
+                exec {socket}<> "/dev/udp/$0/$1" && echo hello >&$socket && timeout 10 head -n 1 <&$socket
+            ' "$address" "$port"
+            ;;
+        iperf3*)
+            ip netns exec "$client" iperf3 --client "$address" --port "$port" --bytes 1M > /dev/null
+            echo transferred
+            ;;
+        sink*)
+            head -c 32 /dev/urandom > "$run/sent"
+            ip netns exec "$client" socat -u - "TCP:$endpoint" < "$run/sent"
+            sink_has "$run/sent"
+            echo arrived
+            ;;
+        *) die "nobody knows how to ask $name" ;;
+    esac
+}
+
+# sink_has FILE: waits until the last thing a sink got is the file.
+sink_has() {
+    local sink deadline=$((SECONDS + 10))
+    while ((SECONDS < deadline)); do
+        for sink in "$run"/*/sink; do
+            ! cmp -s "$1" <(tail -c "$(stat -c %s "$1")" "$sink") || return 0
+        done
+        sleep 0.02
+    done
+    return 1
+}

@@ -50,10 +50,11 @@ node() {
     done
 }
 
-# forwarding NODE...: makes routers of the nodes. No other sysctl is touched anywhere.
+# forwarding NODE...: makes routers of the nodes. No other sysctl is touched anywhere. The unit does it for its own.
 forwarding() {
     local name
     for name in "$@"; do
+        [[ $name != director || $balancer != unit ]] || continue
         # shellcheck disable=SC2016
         ip netns exec "$(namespace "$name")" bash -c '
             [[ " $1 " != *" 4 "* ]] || echo 1 > /proc/sys/net/ipv4/ip_forward
@@ -95,6 +96,22 @@ raise() {
     address "$@"
 }
 
+# bridge NODE NAME ADDRESS... -- INTERFACE...: joins interfaces of the node to one segment, which has the addresses.
+bridge() {
+    local node=$1 name=$2 addresses=() port
+    shift 2
+    while [[ $1 != -- ]]; do
+        addresses+=("$1")
+        shift
+    done
+    shift
+    ip -n "$(namespace "$node")" link add "$name" type bridge
+    for port in "$@"; do
+        ip -n "$(namespace "$node")" link set "$port" master "$name"
+    done
+    raise "$node" "$name" "${addresses[@]}"
+}
+
 # address NODE INTERFACE ADDRESS...: adds addresses; duplicate address detection is off, so they are usable at once.
 address() {
     local node=$1 interface=$2 address nodad
@@ -123,14 +140,26 @@ gateway() {
     done
 }
 
-# vip NODE ADDRESS...: the virtual addresses, which clients reach on the director's link to NODE. They are configured
-# there with `up --vip local`, and nowhere otherwise.
+# vip INTERFACE ADDRESS...: the virtual addresses, and the director's interface that has them when they are local: the
+# one towards the clients, or lo.
 vip() {
-    local interface=$1
-    shift
-    wanted_of "$@" >> "$run/vips"
-    [[ $vip_mode == local ]] || return 0
-    address director "$interface" "$@"
+    wanted_of "${@:2}" >> "$run/vips"
+    echo "$1" > "$run/vip-interface"
+    [[ $vip_mode == none ]] || move_vips local
+}
+
+# move_vips local|none: configures the virtual addresses on their interface, or takes them away.
+move_vips() {
+    local vip prefix
+    while read -r vip; do
+        prefix=$vip/32
+        [[ $vip != *:* ]] || prefix=$vip/128
+        if [[ $1 == local ]]; then
+            address director "$(< "$run/vip-interface")" "$prefix"
+        else
+            ip -n "$(namespace director)" address delete "$prefix" dev "$(< "$run/vip-interface")"
+        fi
+    done < "$run/vips"
 }
 
 # service NAME PROTOCOL VIP:PORT SCHEDULER SERVER:PORT...: a virtual service for the daemon's configuration.
