@@ -2,18 +2,19 @@
 
 CARGO ?= cargo
 
-.PHONY: help build deb demo test lint bench clean need-root
+.PHONY: help build deb demo test vm-full lint bench clean need-root
 
 help:
 	@echo 'make build   build the release binary, target/release/nfvs'
 	@echo 'make deb     build the Debian package, target/debian/nfvs_VERSION_ARCH.deb'
 	@echo 'make demo    bring up a lab, balance 300 requests over three servers, IPv4 then IPv6, clean up (root)'
-	@echo 'make test    lint, then all tests, those in network namespaces included (root)'
+	@echo 'make test    lint, then all tests, those in network namespaces and in virtual machines included (root)'
+	@echo 'make vm-full the long tests in a virtual machine, with a report in docs/reports (root)'
 	@echo 'make lint    formatting, clippy, documentation and shell scripts, no tests'
 	@echo 'make bench   measure against other balancers and write docs/benchmarks.md (root)'
 	@echo 'make clean   remove what was built'
 	@echo
-	@echo 'deb, demo, test and bench first install the Debian packages they need (packaging/install-deps). deb needs root'
+	@echo 'deb, demo, test, vm-full and bench first install the Debian packages they need (packaging/install-deps). deb needs root'
 	@echo 'for that only.'
 	@echo 'All but those packages is Rust $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or later: https://rustup.rs'
 
@@ -32,7 +33,7 @@ demo: need-root
 
 # The runner comes last, so that its summary closes the output.
 test: need-root
-	packaging/install-deps build lab
+	packaging/install-deps build deb lab vm
 	$(MAKE) --no-print-directory lint
 	$(CARGO) test --workspace --locked --doc
 ifneq ($(shell command -v cargo-nextest),)
@@ -40,6 +41,10 @@ ifneq ($(shell command -v cargo-nextest),)
 else
 	$(CARGO) test --workspace --locked --no-fail-fast --lib --bins --tests
 endif
+
+vm-full: need-root
+	packaging/install-deps build deb lab vm
+	netns-lab/vm/full
 
 # Shell scripts are known by their first line; scenarios, which the lab reads in, by their directive.
 lint:

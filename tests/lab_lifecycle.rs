@@ -31,6 +31,7 @@ impl Lab {
             .args(arguments)
             .env("LAB_NAME", self.name)
             .env("LAB_DIR", self.state.path())
+            .env_remove("LAB_KEEP")
             .stdin(Stdio::null());
         command
     }
@@ -182,6 +183,62 @@ fn every_scenario_comes_up_with_local_virtual_addresses() {
         }
         lab.ok(&["down"]);
     }
+}
+
+#[test]
+fn virtual_addresses_come_and_go_with_a_word() {
+    let lab = Lab::new("lifecycle-vip");
+    lab.ok(&["up", "nat", "--no-daemon"]);
+    let has_them = || {
+        let addresses = lab.ok(&["exec", "director", "--", "ip", "-brief", "address"]);
+        ["10.0.0.100/", "fd00::100/"].map(|vip| addresses.contains(vip))
+    };
+    for (word, there) in [("none", false), ("local", true), ("local", true), ("none", false)] {
+        lab.ok(&["vip", word]);
+        assert_eq!(has_them(), [there; 2], "{word}");
+        let place = if there { "on the director" } else { "on no interface" };
+        assert!(lab.ok(&["status"]).contains(place), "{word}");
+    }
+    assert!(lab.fails(&["vip", "both"]).contains("local or none"));
+}
+
+#[test]
+fn files_and_captures_of_a_lab_are_kept_when_wanted() {
+    let lab = Lab::new("lifecycle-keep");
+    let kept = lab.state.path().join("kept");
+    for arguments in
+        [&["up", "local", "--no-daemon"][..], &["exec", "c1", "--", "ping", "-c", "3", "10.0.9.9"], &["down"]]
+    {
+        let output = lab.command(arguments).env("LAB_KEEP", &kept).output().expect("the lab runs");
+        assert!(output.status.success(), "lab {arguments:?}: {}", text(&output.stderr));
+    }
+    lab.assert_nothing_left(&[]);
+    let copies: Vec<PathBuf> =
+        fs::read_dir(&kept).expect("copies").map(|copy| copy.expect("a copy").path()).collect();
+    let [copy] = &copies[..] else { panic!("one copy, not {copies:?}") };
+    assert!(copy.join("nfvs.json").exists());
+    // tcpdump adds a number to the name of a file that others may follow.
+    let read = Command::new("tcpdump").args(["-n", "-r"]).arg(copy.join("pcap/director.pcap0")).output();
+    let packets = String::from_utf8(read.expect("tcpdump").stdout).expect("text");
+    assert!(packets.contains("ICMP echo request"), "{packets}");
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_a_reason() {
+    let lab = Lab::new("lifecycle-wrong");
+    for (arguments, reason) in [
+        (&["up", "nat4", "--ipvs"][..], "--vip local"),
+        (&["up", "nat7"], "no scenario 'nat7'"),
+        (&["vip", "local"], "no lab named lifecycle-wrong is up"),
+        (&["ask"], "no lab named lifecycle-wrong is up"),
+        (&["compare"], "which scenario?"),
+        (&["vm", "nothing"], "no scenario 'nothing'"),
+        (&["no-command"], "unknown command"),
+    ] {
+        let complaint = lab.fails(arguments);
+        assert!(complaint.contains(reason), "{arguments:?}: {complaint}");
+    }
+    lab.assert_nothing_left(&[]);
 }
 
 #[test]

@@ -46,6 +46,41 @@ fn three_hundred_requests_are_a_hundred_for_each_server() {
     }
 }
 
+/// Runs `lab ARGUMENTS`, which has to succeed, and returns what it printed.
+#[track_caller]
+fn script(lab: &Lab, arguments: &[&str]) -> String {
+    let output = lab.script(arguments);
+    assert!(output.status.success(), "lab {arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+#[test]
+fn virtual_addresses_move_between_interface_and_nowhere_under_load() {
+    let lab = up("moving", "none");
+    let loads =
+        URLS.map(|url| lab.spawn("c1", &["wrk", "-t1", "-c16", "-d6s", "-H", "Connection: close", url]));
+    for place in ["local", "none", "local", "none"] {
+        script(&lab, &["vip", place]);
+        let asked = script(&lab, &["ask", "3"]);
+        assert_eq!(asked.lines().count(), 18, "{place}: {asked}");
+    }
+    for load in loads {
+        let said = load.finish();
+        assert!(!said.contains("Socket errors") && !said.contains("Non-2xx"), "{said}");
+    }
+}
+
+/// Linux tests its IPVS in this network, with these bytes: tools/testing/selftests/net/netfilter/ipvs.sh.
+#[test]
+fn the_kernels_own_test_of_ipvs_passes_for_nat() {
+    for vip in VIPS {
+        let lab = Lab::up("selftest", "selftest-nat", &["--vip", vip]);
+        assert_eq!(script(&lab, &["ask", "3"]), "sink tcp 207.175.44.110:8080 arrived\n".repeat(3));
+        let services = lab.show("services");
+        assert_eq!(services[0]["servers"][0]["stats"]["connections"], 3, "VIP {vip}: {services}");
+    }
+}
+
 #[test]
 fn a_client_on_the_director_reaches_the_virtual_address() {
     for vip in VIPS {

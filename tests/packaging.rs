@@ -138,11 +138,9 @@ fn the_instance_default_is_that_of_the_hosts_own_namespace() {
     let installed = Installed::new();
     let blue = installed.loaded("nfvs@blue.service");
     assert_eq!(values(&blue, "NetworkNamespacePath"), ["/run/netns/blue"]);
-    assert_eq!(values(&blue, "AssertPathExists"), ["/run/netns/blue untested"]);
 
     let default = installed.loaded("nfvs@default.service");
     assert!(values(&default, "NetworkNamespacePath").is_empty());
-    assert!(values(&default, "AssertPathExists").is_empty());
     // The same commands, but for the namespace and the sysctls.
     let plain: Vec<String> = values(&blue, "Command Line")
         .into_iter()

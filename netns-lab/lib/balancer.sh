@@ -18,7 +18,7 @@ find_daemon() {
         fi
         [[ ! -v NFVS_BIN ]] || die "NFVS_BIN=$NFVS_BIN is no executable file"
     done
-    die "no nfvs binary: build it (cargo build --release), set NFVS_BIN, or use --balancer none"
+    die "no nfvs binary: build it (cargo build --release), set NFVS_BIN, or use --no-daemon"
 }
 
 # need_balancer NAME: fails unless this machine has it.

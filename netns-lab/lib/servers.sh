@@ -84,7 +84,7 @@ ask() {
     local name=$1 address=$2 port=$3 endpoint=$4 client
     client=$(namespace c1)
     case $name in
-        web*) ip netns exec "$client" curl -sS --max-time 10 "http://$endpoint/" ;;
+        web* | local*) ip netns exec "$client" curl -sS --max-time 10 "http://$endpoint/" ;;
         dns*) ip netns exec "$client" dig +short +tries=1 +time=10 -p "$port" "@$address" server.lab TXT | tr -d '"' ;;
         echo*)
             # shellcheck disable=SC2016
