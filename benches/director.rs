@@ -12,7 +12,7 @@
 use etherparse::PacketBuilder;
 use nfvs::director::packet::Transport;
 use nfvs::director::scheduler::SchedulerKind;
-use nfvs::director::service::{ForwardMethod, ServiceKey, Weight};
+use nfvs::director::service::{ForwardMethod, ServiceKey, ServiceSettings, Weight};
 use nfvs::director::{Command, Director, Hook, Limits, PacketMeta, ServerSpec, ServiceSpec, Time, Verdict};
 use std::error::Error;
 use std::fs;
@@ -206,6 +206,7 @@ fn add_services(
             key: ServiceKey { transport: Transport::Tcp, address: address.ip(), port: address.port() },
             name: format!("service-{number}"),
             scheduler,
+            settings: ServiceSettings::default(),
             servers: (0..3).map(server).collect(),
         })
     };

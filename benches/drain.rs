@@ -7,7 +7,7 @@
 use nfvs::daemon::queue::{self, Action, Backend, Decision, QueueConfig, QueuedPacket};
 use nfvs::director::packet::Transport;
 use nfvs::director::scheduler::SchedulerKind;
-use nfvs::director::service::{ForwardMethod, ServiceKey, Weight};
+use nfvs::director::service::{ForwardMethod, ServiceKey, ServiceSettings, Weight};
 use nfvs::director::{Command, Director, Limits, ServerSpec, ServiceSpec, Time, Verdict};
 use std::error::Error;
 use std::net::SocketAddr;
@@ -43,6 +43,7 @@ fn director(vip: SocketAddr, server: SocketAddr) -> Result<Director, Box<dyn Err
         key: ServiceKey { transport: Transport::Udp, address: vip.ip(), port: vip.port() },
         name: "drain".to_owned(),
         scheduler: SchedulerKind::Wlc,
+        settings: ServiceSettings::default(),
         servers: vec![ServerSpec {
             address: server,
             weight: Weight::new(1).unwrap(),

@@ -69,8 +69,9 @@ fn service_changes(service: &VirtualService, spec: &ServiceSpec) -> Vec<Command>
     let edited = known.into_iter().filter(|server| weights[&server.address] != server.weight);
     commands.extend(edited.map(|server| Command::EditServer(key, *server)));
     commands.extend(new.into_iter().map(|server| Command::AddServer(key, *server)));
-    if service.scheduler != spec.scheduler {
-        commands.push(Command::EditService { service: key, scheduler: spec.scheduler });
+    if (service.scheduler, service.settings) != (spec.scheduler, spec.settings) {
+        let ServiceSpec { scheduler, settings, .. } = *spec;
+        commands.push(Command::EditService { service: key, scheduler, settings });
     }
     commands
 }
@@ -92,6 +93,7 @@ pub(super) fn summary(commands: &[Command], answer_ping: bool) -> Reloaded {
                 changed.insert(*service);
             }
             Command::SetTimeouts(_) => settings.push("timeouts".to_owned()),
+            Command::SetTunables(_) => settings.push("tunables".to_owned()),
         }
     }
     if answer_ping {

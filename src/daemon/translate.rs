@@ -8,7 +8,7 @@ use crate::config::{self, Config};
 use crate::director::packet::Transport;
 use crate::director::protocol::Timeouts;
 use crate::director::scheduler::SchedulerKind;
-use crate::director::service::{ForwardMethod, ServiceKey};
+use crate::director::service::{ForwardMethod, ServiceKey, ServiceSettings};
 use crate::director::{Command, ServerSpec, ServiceSpec};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ pub(super) fn commands(request: &Request, current: &Timeouts) -> anyhow::Result<
             }
             only("service", service, &["protocol", "address", "port", "scheduler"])?;
             let spec = checked_service(service, None)?;
-            Command::EditService { service: spec.key, scheduler: spec.scheduler }
+            Command::EditService { service: spec.key, scheduler: spec.scheduler, settings: spec.settings }
         }
         Request::DeleteService { service } => {
             only("service", service, KEY)?;
@@ -153,6 +153,7 @@ pub(super) fn service_spec(service: &config::Service) -> ServiceSpec {
             config::SchedulerName::Wlc => SchedulerKind::Wlc,
             config::SchedulerName::Random => SchedulerKind::Random,
         },
+        settings: ServiceSettings::default(),
         servers: service
             .servers
             .iter()

@@ -8,7 +8,8 @@ use super::engine::Director;
 use super::protocol::Timeouts;
 use super::scheduler::{self, SchedulerKind};
 use super::service::{
-    ForwardMethod, RealServer, ServerId, ServiceCore, ServiceKey, Services, VirtualService, Weight,
+    ForwardMethod, RealServer, ServerId, ServiceCore, ServiceKey, ServiceSettings, Services, Tunables,
+    VirtualService, Weight,
 };
 use super::{ReplySource, Time};
 use std::collections::HashSet;
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
 
-/// How long a removed server is remembered after its last connection (`IP_VS_DEST_TRASH_PERIOD`), so that it comes
+/// How long a removed server is remembered after its last connection and template (`IP_VS_DEST_TRASH_PERIOD`), so that it comes
 /// back with its counters.
 const TRASH_PERIOD: Duration = Duration::from_secs(120);
 
@@ -26,12 +27,14 @@ const TRASH_PERIOD: Duration = Duration::from_secs(120);
 pub enum Command {
     /// Adds a virtual service (`ipvsadm -A`) with its servers.
     AddService(ServiceSpec),
-    /// Changes a service's scheduler (`ipvsadm -E`).
+    /// Changes a service's scheduler and settings (`ipvsadm -E`). Connections and templates it has go on.
     EditService {
         /// Which service.
         service: ServiceKey,
         /// The new scheduler.
         scheduler: SchedulerKind,
+        /// The new settings.
+        settings: ServiceSettings,
     },
     /// Renames services, all at once: they may exchange their names. Each stands in the list once.
     RenameServices(Vec<(ServiceKey, String)>),
@@ -45,6 +48,8 @@ pub enum Command {
     DeleteServer(ServiceKey, SocketAddr),
     /// Changes how long connections last (`ipvsadm --set`).
     SetTimeouts(Timeouts),
+    /// Changes the settings of the whole director (`sysctl net.ipv4.vs`).
+    SetTunables(Tunables),
 }
 
 /// A virtual service to be made.
@@ -56,6 +61,8 @@ pub struct ServiceSpec {
     pub name: String,
     /// How it schedules.
     pub scheduler: SchedulerKind,
+    /// What else is set for it.
+    pub settings: ServiceSettings,
     /// Its servers, in the order in which they are added.
     pub servers: Vec<ServerSpec>,
 }
@@ -271,12 +278,12 @@ impl Director {
         steering(&self.services.load(), &self.changes.lock())
     }
 
-    /// Forgets removed servers and services that have had no connection for two minutes. Returns whether steering
+    /// Forgets removed servers and services that have had no connection and no template for two minutes. Returns whether steering
     /// changed by that.
     pub fn empty_trash(&self, now: Time) -> bool {
         let mut state = self.changes.lock();
         for trashed in &mut state.trash {
-            if trashed.server.total_conns() > 0 {
+            if trashed.server.is_in_use() {
                 trashed.idle_since = None;
             } else if trashed.idle_since.is_none() {
                 trashed.idle_since = Some(now);
@@ -302,7 +309,9 @@ impl Plan {
     fn add(&mut self, command: &Command) -> Result<(), CommandError> {
         match command {
             Command::AddService(spec) => self.add_service(spec),
-            Command::EditService { service, scheduler } => self.edit_service(*service, *scheduler),
+            Command::EditService { service, scheduler, settings } => {
+                self.edit_service(*service, *scheduler, *settings)
+            }
             Command::RenameServices(names) => self.rename_services(names),
             Command::DeleteService(key) => self.delete_service(*key),
             Command::AddServer(key, spec) => self.add_server(*key, spec),
@@ -310,6 +319,10 @@ impl Plan {
             Command::DeleteServer(key, server) => self.delete_server(*key, *server),
             Command::SetTimeouts(timeouts) => {
                 self.services.timeouts = *timeouts;
+                Ok(())
+            }
+            Command::SetTunables(tunables) => {
+                self.services.tunables = *tunables;
                 Ok(())
             }
         }
@@ -325,8 +338,13 @@ impl Plan {
         let source = self.reply_source(spec.key)?;
         let scheduler = scheduler::build(spec.scheduler, self.state.seed ^ u64::from(source.0));
         let core = Arc::new(ServiceCore::new(spec.key, source, scheduler));
-        let mut service =
-            VirtualService { name: spec.name.clone(), scheduler: spec.scheduler, servers: Vec::new(), core };
+        let mut service = VirtualService {
+            name: spec.name.clone(),
+            scheduler: spec.scheduler,
+            settings: spec.settings,
+            servers: Vec::new(),
+            core,
+        };
         for server in &spec.servers {
             self.add_server_to(&mut service, server)?;
         }
@@ -334,8 +352,14 @@ impl Plan {
         Ok(())
     }
 
-    fn edit_service(&mut self, key: ServiceKey, scheduler: SchedulerKind) -> Result<(), CommandError> {
+    fn edit_service(
+        &mut self,
+        key: ServiceKey,
+        scheduler: SchedulerKind,
+        settings: ServiceSettings,
+    ) -> Result<(), CommandError> {
         let service = self.services.get_mut(&key).ok_or(CommandError::NoSuchService(key))?;
+        service.settings = settings;
         if service.scheduler != scheduler {
             service.scheduler = scheduler;
             self.effects.push(Effect::Rescheduled {

@@ -4,15 +4,13 @@
 //! address and port, ICMP errors that embed either. The engine finds out what really is.
 
 use super::connection::{
-    Connection, ConnectionTable, ConnectionView, Handle, InboundKey, OutboundKey, Shard,
+    Connection, ConnectionTable, ConnectionView, Handle, InboundKey, OutboundKey, Shard, TemplateView,
 };
 use super::packet::{FlowInfo, IcmpErrorInfo, IcmpRewrite, Packet, Parsed, Rewrite, TcpFlags};
 use super::protocol::{Direction, TcpEvent, starts_connection};
-use super::service::{RealServer, Services, VirtualService};
+use super::service::{RealServer, Services};
 use super::{DropReason, Limits, PacketMeta, Refusal, TableHasher, Time, Verdict};
 use arc_swap::ArcSwap;
-use std::hash::BuildHasher;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
@@ -20,9 +18,6 @@ use sync_proto::ConnFlags;
 
 /// How often the table is swept; an entry is removed at most this much after its time.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// How many ports are tried to stand in for a client's before the connection is refused.
-const PORT_ATTEMPTS: u16 = 64;
-const FIRST_STAND_IN_PORT: u16 = 1024;
 
 /// The director. Every method may be called from any thread.
 #[derive(Debug)]
@@ -30,7 +25,7 @@ pub struct Director {
     pub(super) services: ArcSwap<Services>,
     pub(super) changes: super::change::Changes,
     pub(super) hasher: TableHasher,
-    table: ConnectionTable,
+    pub(super) table: ConnectionTable,
     drops: [AtomicU64; DropReason::ALL.len()],
 }
 
@@ -82,7 +77,12 @@ impl Director {
         self.table.views(now)
     }
 
-    /// The number of connections, and how many there may be.
+    /// All persistence templates, a part at a time.
+    pub fn templates(&self, now: Time) -> impl Iterator<Item = Vec<TemplateView>> + '_ {
+        self.table.template_views(now)
+    }
+
+    /// The number of connections and templates, and how many there may be of both together.
     pub fn connection_count(&self) -> (usize, usize) {
         (self.table.len(), self.table.capacity())
     }
@@ -135,12 +135,10 @@ impl Director {
         // Its twin may have come through another worker meanwhile.
         let handle = match self.find_request(now, &mut shard, &key, flow) {
             Some(handle) => handle,
-            None => {
-                let Some(server) = service.schedule() else {
-                    return Ok(Verdict::Refuse(Refusal::NoServer));
-                };
-                self.connect(now, &mut shard, &key, service, server)?
-            }
+            None => match self.schedule(now, services, &mut shard, &key, service) {
+                Ok(handle) => handle,
+                Err(unscheduled) => return unscheduled.verdict(),
+            },
         };
         forward_request(now, services, shard, handle, packet, flow)
     }
@@ -259,51 +257,6 @@ impl Director {
         let rewritten = packet.rewrite_icmp_error(error, rewrite)?;
         Ok(Some(Verdict::Forward { rewritten: Some(rewritten), source: Some(source) }))
     }
-
-    /// Makes the connection of a first packet.
-    fn connect(
-        &self,
-        now: Time,
-        shard: &mut Shard,
-        key: &InboundKey,
-        service: &VirtualService,
-        server: &Arc<RealServer>,
-    ) -> Result<Handle, DropReason> {
-        let server_port = if server.port == 0 { key.virtual_address.port() } else { server.port };
-        let port = self.server_side_port(now, shard, key, SocketAddr::new(server.address, server_port))?;
-        let connection =
-            Connection::new(key, Arc::clone(server), server_port, port, Arc::clone(&service.core));
-        let handle = self.table.insert(shard, connection, now).ok_or(DropReason::TableFull)?;
-        server.stats.count_conn();
-        service.core.stats.count_conn();
-        Ok(handle)
-    }
-
-    /// The client port the server is to see: the client's own, unless the client already uses it towards this
-    /// server through another service. Then the server could not tell the two connections apart, nor we its
-    /// replies, and another port stands in.
-    fn server_side_port(
-        &self,
-        now: Time,
-        shard: &Shard,
-        key: &InboundKey,
-        server: SocketAddr,
-    ) -> Result<u16, DropReason> {
-        let own = key.client.port();
-        let span = u16::MAX - FIRST_STAND_IN_PORT + 1;
-        let start = self.hasher.hash_one(key) as u16 % span;
-        std::iter::once(own)
-            .chain((0..PORT_ATTEMPTS).map(|step| {
-                let offset = (u32::from(start) + u32::from(step)) % u32::from(span);
-                FIRST_STAND_IN_PORT + offset as u16
-            }))
-            .find(|&port| {
-                let client = SocketAddr::new(key.client.ip(), port);
-                let outbound = OutboundKey { transport: key.transport, client, server };
-                shard.find_outbound(&outbound, now).is_none()
-            })
-            .ok_or(DropReason::PortsExhausted)
-    }
 }
 
 /// Takes a client's packet to its connection's server.
@@ -334,7 +287,10 @@ fn forward_request(
 /// Whether a client re-uses its port for a new connection while the old one is closing: rescheduled at once
 /// (`conn_reuse_mode` = 1; `is_new_conn_expected`).
 fn starts_anew(connection: &Connection, flow: &FlowInfo) -> bool {
-    flow.tcp_flags.is_some_and(TcpFlags::syn) && connection.state.is_reusable()
+    // A template names the same server again.
+    connection.controller.is_none()
+        && flow.tcp_flags.is_some_and(TcpFlags::syn)
+        && connection.state.is_reusable()
 }
 
 /// Whether the server answers a SYN that did not come through us: the client re-uses the port of a connection that
@@ -349,6 +305,9 @@ fn advance(connection: &mut Connection, services: &Services, direction: Directio
     let step = connection.state.advance(direction, event, &services.timeouts);
     connection.state = step.state;
     connection.set_timeout(step.timeout);
+    if let Some(controller) = connection.controller.as_ref().filter(|_| step.assures) {
+        controller.assure();
+    }
     if let Some(active) = step.activity {
         if active {
             connection.flags.remove(ConnFlags::INACTIVE);

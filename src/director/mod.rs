@@ -21,6 +21,7 @@ mod hasher;
 pub mod packet;
 pub mod protocol;
 pub mod scheduler;
+mod scheduling;
 pub mod service;
 mod time;
 mod verdict;
@@ -34,7 +35,7 @@ pub use verdict::{DropReason, Hook, PacketMeta, Refusal, ReplySource, Verdict};
 /// What bounds a director.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The largest number of connections; further ones are dropped and counted.
+    /// The largest number of connections and persistence templates together; what would need more is dropped and counted.
     pub max_connections: usize,
 }
 

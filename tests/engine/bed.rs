@@ -3,11 +3,12 @@
 use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
 use nfvs::director::packet::Transport;
 use nfvs::director::scheduler::SchedulerKind;
-use nfvs::director::service::{ForwardMethod, ServiceKey, Weight};
+use nfvs::director::service::{ForwardMethod, RealServer, ServiceKey, ServiceSettings, Weight};
 use nfvs::director::{
     Command, Director, Hook, Limits, PacketMeta, ReplySource, ServerSpec, ServiceSpec, Time, Verdict,
 };
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) const SYN: u8 = 0x02;
@@ -43,10 +44,23 @@ impl Bed {
         scheduler: SchedulerKind,
         servers: &[&str],
     ) {
+        self.add_with(transport, address, scheduler, ServiceSettings::default(), servers);
+    }
+
+    pub(crate) fn add_with(
+        &self,
+        transport: Transport,
+        address: &str,
+        scheduler: SchedulerKind,
+        settings: ServiceSettings,
+        servers: &[&str],
+    ) {
         let key = key(transport, address);
         let name = key.to_string();
         let servers = servers.iter().map(|address| server(address, 1)).collect();
-        self.director.apply(&[Command::AddService(ServiceSpec { key, name, scheduler, servers })]).unwrap();
+        self.director
+            .apply(&[Command::AddService(ServiceSpec { key, name, scheduler, settings, servers })])
+            .unwrap();
     }
 
     pub(crate) fn pass(&mut self, seconds: u64) {
@@ -98,6 +112,35 @@ impl Bed {
             .collect();
         all.sort();
         all
+    }
+
+    pub(crate) fn templates(&self) -> Vec<String> {
+        let mut all: Vec<String> = self
+            .director
+            .templates(self.now)
+            .flatten()
+            .map(|t| {
+                let protocol = t.transport.map_or_else(|| "ip".to_owned(), |transport| transport.to_string());
+                format!(
+                    "{protocol} {} -> {} -> {} {} {} {}",
+                    t.clients,
+                    t.virtual_address,
+                    t.server,
+                    t.state(),
+                    t.expires.as_secs(),
+                    t.flags
+                )
+            })
+            .collect();
+        all.sort();
+        all
+    }
+
+    /// A server of a service, which must have it.
+    pub(crate) fn real_server(&self, service: ServiceKey, address: &str) -> Arc<RealServer> {
+        let services = self.director.services();
+        let service = services.get(&service).unwrap();
+        Arc::clone(&service.servers[service.position(address.parse().unwrap()).unwrap()])
     }
 }
 

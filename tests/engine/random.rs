@@ -99,7 +99,11 @@ fn everything_at_once_keeps_the_books_right() {
             }
             6 => {
                 let kind = SchedulerKind::ALL[random.usize(..SchedulerKind::ALL.len())];
-                drop(bed.director.apply(&[Command::EditService { service, scheduler: kind }]));
+                drop(bed.director.apply(&[Command::EditService {
+                    service,
+                    scheduler: kind,
+                    settings: Default::default(),
+                }]));
             }
             7 => {
                 drop(bed.director.apply(&[Command::DeleteService(service)]));

@@ -4,6 +4,7 @@ use crate::bed::{ACK, Bed, SYN, key, server};
 use nfvs::director::packet::Transport::{Tcp, Udp};
 use nfvs::director::protocol::Timeouts;
 use nfvs::director::scheduler::SchedulerKind::{Rr, Wlc, Wrr};
+use nfvs::director::service::ServiceSettings;
 use nfvs::director::{Command, CommandError, DropReason, ServiceSpec, Verdict};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -37,12 +38,21 @@ fn every_impossible_command_says_why() {
     let bed = Bed::serving(Tcp, VIP, Rr, &["10.0.2.11:80"]);
     let (known, unknown) = (key(Tcp, VIP), key(Udp, VIP));
     let spec = |key, name: &str| {
-        Command::AddService(ServiceSpec { key, name: name.to_owned(), scheduler: Rr, servers: Vec::new() })
+        Command::AddService(ServiceSpec {
+            key,
+            name: name.to_owned(),
+            scheduler: Rr,
+            settings: ServiceSettings::default(),
+            servers: Vec::new(),
+        })
     };
     for (command, message) in [
         (spec(known, "other"), "service tcp 10.0.0.100:80 already exists"),
         (spec(unknown, "tcp 10.0.0.100:80"), "another service is already called \"tcp 10.0.0.100:80\""),
-        (Command::EditService { service: unknown, scheduler: Wlc }, "no such service: udp 10.0.0.100:80"),
+        (
+            Command::EditService { service: unknown, scheduler: Wlc, settings: ServiceSettings::default() },
+            "no such service: udp 10.0.0.100:80",
+        ),
         (
             Command::RenameServices(vec![(known, "new".to_owned()), (unknown, "old".to_owned())]),
             "no such service: udp 10.0.0.100:80",
@@ -136,7 +146,9 @@ fn a_scheduler_is_exchanged_under_running_connections() {
     let bed = Bed::serving(Udp, "10.0.0.100:53", Rr, &["10.0.2.11:53", "10.0.3.12:53"]);
     let service = key(Udp, "10.0.0.100:53");
     bed.udp("10.0.1.2:1", "10.0.0.100:53");
-    bed.director.apply(&[Command::EditService { service, scheduler: Wlc }]).unwrap();
+    bed.director
+        .apply(&[Command::EditService { service, scheduler: Wlc, settings: ServiceSettings::default() }])
+        .unwrap();
     bed.udp("10.0.1.2:2", "10.0.0.100:53");
     let services = bed.director.services();
     let held: Vec<u32> = services.get(&service).unwrap().servers.iter().map(|s| s.total_conns()).collect();
@@ -152,6 +164,7 @@ fn ten_thousand_services_are_planned_at_once_and_a_later_one_beside_them() {
                 key: key(Tcp, &format!("10.1.{}.{}:80", n / 250, n % 250 + 1)),
                 name: format!("s{n}"),
                 scheduler: Wlc,
+                settings: ServiceSettings::default(),
                 servers: vec![server("10.0.2.11:80", 1)],
             })
         })
@@ -173,6 +186,7 @@ fn servers_added_together_are_scheduled_as_those_added_one_by_one() {
         key: key(Tcp, VIP),
         name: "web".to_owned(),
         scheduler: Wrr,
+        settings: ServiceSettings::default(),
         servers: servers.iter().zip(weights).map(|(address, weight)| server(address, weight)).collect(),
     };
     together.director.apply(&[Command::AddService(spec)]).unwrap();
@@ -195,7 +209,13 @@ fn ten_thousand_servers_are_added_edited_removed_and_brought_back_in_one_change_
     let service = key(Tcp, VIP);
     let servers: Vec<_> =
         (0..10_000_u32).map(|n| server(&format!("10.2.{}.1:{}", n / 100, 1 + n % 100), 1)).collect();
-    let spec = ServiceSpec { key: service, name: "many".to_owned(), scheduler: Rr, servers: servers.clone() };
+    let spec = ServiceSpec {
+        key: service,
+        name: "many".to_owned(),
+        scheduler: Rr,
+        settings: ServiceSettings::default(),
+        servers: servers.clone(),
+    };
     bed.director.apply(&[Command::AddService(spec)]).unwrap();
     assert_eq!(bed.tcp("10.0.1.2:1", VIP, SYN).destination(), "10.2.99.1:100");
     assert_eq!(bed.director.steering()[0].servers.len(), 10_000);
@@ -273,6 +293,7 @@ fn services_exchange_names_and_keep_what_they_have() {
         key: key(Tcp, "10.0.0.101:80"),
         name: first,
         scheduler: Rr,
+        settings: ServiceSettings::default(),
         servers: Vec::new(),
     });
     bed.director.apply(&[rename("one", "two"), add]).unwrap();

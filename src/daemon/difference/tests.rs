@@ -113,7 +113,7 @@ fn each_difference_has_its_command() {
 fn say(command: &Command) -> String {
     match command {
         Command::AddService(spec) => format!("add {}", spec.key.port),
-        Command::EditService { service, scheduler } => format!("schedule {} {scheduler}", service.port),
+        Command::EditService { service, scheduler, .. } => format!("schedule {} {scheduler}", service.port),
         Command::RenameServices(names) => {
             let names: Vec<String> = names.iter().map(|(key, name)| format!("{}={name}", key.port)).collect();
             format!("rename {}", names.join(" "))

@@ -8,10 +8,14 @@
 mod arena;
 mod shard;
 mod table;
+mod templates;
 mod wheel;
 
 pub use shard::{Handle, Shard};
 pub use table::ConnectionTable;
+pub use templates::{
+    Controller, Template, TemplateHandle, TemplateKey, TemplateShard, TemplateTarget, TemplateView,
+};
 
 use crate::director::Time;
 use crate::director::packet::Transport;
@@ -44,6 +48,17 @@ pub struct OutboundKey {
     pub server: SocketAddr,
 }
 
+/// Which server a new connection gets, and why.
+#[derive(Debug)]
+pub struct Placement {
+    /// The server.
+    pub server: Arc<RealServer>,
+    /// The port on it.
+    pub server_port: u16,
+    /// The template that says so, if not the scheduler.
+    pub controller: Option<Controller>,
+}
+
 /// One connection (`struct ip_vs_conn`).
 ///
 /// Ports and addresses are laid out for size: a million of these is what a busy director holds.
@@ -68,17 +83,19 @@ pub struct Connection {
     pub server: Arc<RealServer>,
     /// The service that made it.
     pub service: Arc<ServiceCore>,
+    /// The persistence template that it was made from.
+    pub controller: Option<Controller>,
 }
 
 impl Connection {
-    /// A connection that `key` names, to port `server_port` of `server`, in its first state.
+    /// A connection that `key` names, to where `placement` says, in its first state.
     pub fn new(
         key: &InboundKey,
-        server: Arc<RealServer>,
-        server_port: u16,
+        placement: Placement,
         server_side_client_port: u16,
         service: Arc<ServiceCore>,
     ) -> Connection {
+        let Placement { server, server_port, controller } = placement;
         let mut flags = ConnFlags::default();
         flags.insert(ConnFlags::INACTIVE);
         Connection {
@@ -97,6 +114,7 @@ impl Connection {
             timeout_millis: millis(NEW_CONNECTION_TIMEOUT),
             server,
             service,
+            controller,
         }
     }
 

@@ -1,37 +1,46 @@
 //! The connection table: shards, its bound, and the counters of real servers that follow from it.
 
-use super::{Connection, ConnectionView, Handle, Shard};
+use super::{
+    Connection, ConnectionView, Handle, Shard, Template, TemplateHandle, TemplateKey, TemplateShard,
+    TemplateView,
+};
 use crate::director::service::{RealServer, ServerId};
 use crate::director::{TableHasher, Time};
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 const SHARDS: usize = 64;
 
-/// All connections.
+/// All connections, and the templates that some of them were made from. Both are entries, and the bound is theirs
+/// together.
+///
+/// Whoever holds a shard of connections may lock one of templates, but not the other way round.
 #[derive(Debug)]
 pub struct ConnectionTable {
     shards: Box<[Mutex<Shard>]>,
+    templates: Box<[Mutex<TemplateShard>]>,
     hasher: TableHasher,
     len: AtomicUsize,
     max: usize,
 }
 
 impl ConnectionTable {
-    /// A table for at most `max` connections.
+    /// A table for at most `max` entries.
     pub fn new(max: usize, hasher: &TableHasher) -> ConnectionTable {
         ConnectionTable {
             shards: (0..SHARDS).map(|_| Mutex::new(Shard::new(hasher.clone()))).collect(),
+            templates: (0..SHARDS).map(|_| Mutex::new(TemplateShard::new(hasher.clone()))).collect(),
             hasher: hasher.clone(),
             len: AtomicUsize::new(0),
             max,
         }
     }
 
-    /// The number of connections.
+    /// The number of entries.
     pub fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
     }
@@ -41,7 +50,7 @@ impl ConnectionTable {
         self.len() == 0
     }
 
-    /// How many connections the table may hold.
+    /// How many entries the table may hold.
     pub fn capacity(&self) -> usize {
         self.max
     }
@@ -51,14 +60,30 @@ impl ConnectionTable {
         lock(&self.shards[self.hasher.hash_one(client) as usize % SHARDS])
     }
 
+    /// Locks the shard of the templates of some clients.
+    pub fn templates(&self, clients: IpAddr) -> MutexGuard<'_, TemplateShard> {
+        lock(&self.templates[self.hasher.hash_one(clients) as usize % SHARDS])
+    }
+
     /// Adds a connection and counts it at its server; `None` if the table is full.
     pub fn insert(&self, shard: &mut Shard, connection: Connection, now: Time) -> Option<Handle> {
-        if self.len.fetch_add(1, Ordering::Relaxed) >= self.max {
-            self.len.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
+        self.reserve()?;
         connection.server.bind_connection(connection.is_active());
         Some(shard.insert(connection, now, |old| self.ended(&old)))
+    }
+
+    /// Adds a template and counts it at its server; `None` if the table is full.
+    pub fn insert_template(
+        &self,
+        shard: &mut TemplateShard,
+        key: TemplateKey,
+        template: Template,
+        timeout: Duration,
+        now: Time,
+    ) -> Option<TemplateHandle> {
+        self.reserve()?;
+        template.server.bind_template();
+        Some(shard.insert(key, template, timeout, now, |old| self.template_ended(old)))
     }
 
     /// Ends a connection before its time.
@@ -67,26 +92,36 @@ impl ConnectionTable {
         self.ended(&connection);
     }
 
-    /// Ends every connection whose time is over.
+    /// Ends every entry whose time is over.
     pub fn expire(&self, now: Time) {
         for shard in &self.shards {
             lock(shard).expire(now, |connection| self.ended(&connection));
         }
+        for shard in &self.templates {
+            lock(shard).expire(now, |template| self.template_ended(template));
+        }
     }
 
-    /// The table's content for people, a shard at a time.
+    /// The connections for people, a shard at a time.
     pub fn views(&self, now: Time) -> impl Iterator<Item = Vec<ConnectionView>> + '_ {
         self.shards.iter().map(move |shard| lock(shard).views(now))
     }
 
-    /// Checks every shard, that the shards hold as many connections as were counted, and that the counters of every
-    /// real server in `servers` are what its connections add up to.
+    /// The templates for people, a shard at a time.
+    pub fn template_views(&self, now: Time) -> impl Iterator<Item = Vec<TemplateView>> + '_ {
+        self.templates.iter().map(move |shard| lock(shard).views(now))
+    }
+
+    /// Checks every shard, that the shards hold as many entries as were counted, and that the counters of every template
+    /// and of every real server in `servers` are what their connections add up to.
     ///
     /// # Panics
     /// If something does not agree. Call it while nobody else uses the table.
     pub fn check_invariants<'a>(&self, servers: impl Iterator<Item = &'a RealServer>) {
         let mut len = 0;
         let mut held: HashMap<ServerId, (u32, u32)> = HashMap::new();
+        let mut controlled: HashMap<*const Template, u32> = HashMap::new();
+        let mut bound: HashMap<ServerId, u32> = HashMap::new();
         for shard in &self.shards {
             let shard = lock(shard);
             shard.check_invariants();
@@ -95,13 +130,42 @@ impl ConnectionTable {
                 let (active, total) = held.entry(connection.server.id).or_default();
                 *active += u32::from(connection.is_active());
                 *total += 1;
+                if let Some(controller) = &connection.controller {
+                    *controlled.entry(Arc::as_ptr(controller.template())).or_default() += 1;
+                }
             }
         }
+        for shard in &self.templates {
+            let shard = lock(shard);
+            shard.check_invariants();
+            len += shard.len();
+            for template in shard.iter() {
+                *bound.entry(template.server.id).or_default() += 1;
+                let expected = controlled.remove(&Arc::as_ptr(template)).unwrap_or_default();
+                assert_eq!(template.controls(), expected, "{template:?}");
+            }
+        }
+        assert!(controlled.is_empty(), "a template outlives the connections that were made from it");
         assert_eq!(len, self.len());
         for server in servers {
             let expected = held.get(&server.id).copied().unwrap_or_default();
             assert_eq!((server.active_conns(), server.total_conns()), expected, "{server:?}");
+            assert_eq!(server.templates(), bound.get(&server.id).copied().unwrap_or_default(), "{server:?}");
         }
+    }
+
+    /// Makes room for one entry, if there is any.
+    fn reserve(&self) -> Option<()> {
+        if self.len.fetch_add(1, Ordering::Relaxed) >= self.max {
+            self.len.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(())
+    }
+
+    fn template_ended(&self, template: &Template) {
+        self.len.fetch_sub(1, Ordering::Relaxed);
+        template.server.unbind_template();
     }
 
     fn ended(&self, connection: &Connection) {
@@ -111,7 +175,7 @@ impl ConnectionTable {
 }
 
 /// A worker that panicked held the shard between whole operations or inside one; the indexes are checked on each
-/// access, so going on is better than losing every connection of the shard.
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+/// access, so going on is better than losing every entry of the shard.
+fn lock<T>(shard: &Mutex<T>) -> MutexGuard<'_, T> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -80,7 +80,12 @@ impl State {
             State::Udp => State::Udp,
         };
         let activity = (state.is_active() != self.is_active()).then_some(state.is_active());
-        Step { state, timeout: timeouts.of(state), activity }
+        let assures = match state {
+            State::Tcp(TcpState::Established) => self != state,
+            State::Tcp(_) => false,
+            State::Udp => direction == Direction::Output,
+        };
+        Step { state, timeout: timeouts.of(state), activity, assures }
     }
 
     /// Whether the connection counts in its server's active connections.
@@ -118,6 +123,9 @@ pub struct Step {
     /// `Some(true)`: the connection became active; `Some(false)`: it ceased to be; for
     /// [`RealServer::set_connection_active`](super::service::RealServer::set_connection_active).
     pub activity: Option<bool>,
+    /// The connection has come to something, and with it the template that it was made from
+    /// (`ip_vs_control_assure_ct`).
+    pub assures: bool,
 }
 
 #[cfg(test)]
@@ -129,7 +137,12 @@ mod tests {
         let timeouts = Timeouts::default();
         for direction in [Direction::Input, Direction::Output] {
             let step = State::Udp.advance(direction, None, &timeouts);
-            let expected = Step { state: State::Udp, timeout: Duration::from_secs(300), activity: None };
+            let expected = Step {
+                state: State::Udp,
+                timeout: Duration::from_secs(300),
+                activity: None,
+                assures: direction == Direction::Output,
+            };
             assert_eq!(step, expected);
         }
         assert!(!State::Udp.is_active());

@@ -6,8 +6,12 @@
 
 mod server;
 mod services;
+mod settings;
 mod stats;
+mod tunables;
 
 pub use server::{ForwardMethod, RealServer, ServerId, Weight};
-pub use services::{ServiceCore, ServiceKey, Services, VirtualService};
+pub use services::{FTP_PORT, ServiceCore, ServiceKey, Services, VirtualService};
+pub use settings::{ClientMask, Persistence, ServiceSettings};
 pub use stats::{Stats, StatsSnapshot};
+pub use tunables::Tunables;

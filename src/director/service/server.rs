@@ -67,6 +67,7 @@ pub struct RealServer {
     available: AtomicBool,
     active: AtomicU32,
     total: AtomicU32,
+    templates: AtomicU32,
 }
 
 impl RealServer {
@@ -88,6 +89,7 @@ impl RealServer {
             available: AtomicBool::new(true),
             active: AtomicU32::new(0),
             total: AtomicU32::new(0),
+            templates: AtomicU32::new(0),
         }
     }
 
@@ -131,6 +133,16 @@ impl RealServer {
         self.total_conns().saturating_sub(self.active_conns())
     }
 
+    /// Persistence templates (`persistconns`), which are not connections.
+    pub fn templates(&self) -> u32 {
+        self.templates.load(Ordering::Relaxed)
+    }
+
+    /// Whether anything in the table still refers to the server.
+    pub fn is_in_use(&self) -> bool {
+        self.total_conns() > 0 || self.templates() > 0
+    }
+
     /// The load that lc and wlc compare: `active * 256 + total` (`ip_vs_dest_conn_overhead`).
     pub fn load(&self) -> u64 {
         u64::from(self.active_conns()) * 256 + u64::from(self.total_conns())
@@ -150,6 +162,16 @@ impl RealServer {
         if active {
             self.active.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    /// Counts a new template.
+    pub fn bind_template(&self) {
+        self.templates.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts the end of a template.
+    pub fn unbind_template(&self) {
+        self.templates.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Counts a connection that became active or ceased to be.

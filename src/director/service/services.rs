@@ -1,6 +1,6 @@
 //! Virtual services (`struct ip_vs_service`) and the immutable snapshot that workers look them up in.
 
-use super::{RealServer, Stats};
+use super::{RealServer, ServiceSettings, Stats, Tunables};
 use crate::director::packet::Transport;
 use crate::director::protocol::Timeouts;
 use crate::director::scheduler::{Scheduler, SchedulerKind};
@@ -9,6 +9,13 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// The port of FTP's control connections.
+pub const FTP_PORT: u16 = 21;
+/// The port of FTP's data connections where the server chooses none.
+const FTP_DATA_PORT: u16 = 20;
+/// The first port that FTP servers choose for data connections (`net.ipv4.ip_unprivileged_port_start`).
+const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 
 /// What a virtual service is found by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,6 +71,8 @@ pub struct VirtualService {
     pub name: String,
     /// How it schedules.
     pub scheduler: SchedulerKind,
+    /// What else an operator has set.
+    pub settings: ServiceSettings,
     /// Its real servers, newest first (the kernel's order, which schedulers walk).
     pub servers: Vec<Arc<RealServer>>,
     /// What outlives edits.
@@ -74,6 +83,12 @@ impl VirtualService {
     /// The service's key.
     pub fn key(&self) -> ServiceKey {
         self.core.key
+    }
+
+    /// Whether data connections of FTP belong to it as well: only persistence leads them to the right server.
+    pub fn takes_ftp_data(&self) -> bool {
+        let key = self.key();
+        (key.transport, key.port) == (Transport::Tcp, FTP_PORT) && self.settings.persistence.is_some()
     }
 
     /// Where the server with this address and port stands in the list.
@@ -97,6 +112,8 @@ pub struct Services {
     names: HashSet<String>,
     /// How long connections of each state last.
     pub timeouts: Timeouts,
+    /// The settings of the whole director.
+    pub tunables: Tunables,
 }
 
 impl Services {
@@ -107,13 +124,25 @@ impl Services {
             addresses: HashMap::with_hasher(hasher.clone()),
             names: HashSet::new(),
             timeouts: Timeouts::default(),
+            tunables: Tunables::default(),
         }
     }
 
-    /// The service a packet to `destination` belongs to: the exact one, else the one of port 0.
+    /// The service a packet to `destination` belongs to: the exact one, else that of FTP if this may be a data
+    /// connection of its clients, else the one of port 0 (`ip_vs_service_find`).
     pub fn find(&self, transport: Transport, destination: SocketAddr) -> Option<&Arc<VirtualService>> {
         let exact = ServiceKey { transport, address: destination.ip(), port: destination.port() };
-        self.by_key.get(&exact).or_else(|| self.by_key.get(&ServiceKey { port: 0, ..exact }))
+        self.by_key
+            .get(&exact)
+            .or_else(|| self.ftp_service(&exact))
+            .or_else(|| self.by_key.get(&ServiceKey { port: 0, ..exact }))
+    }
+
+    /// The persistent service of port 21 that a packet to `data` may be a data connection of.
+    fn ftp_service(&self, data: &ServiceKey) -> Option<&Arc<VirtualService>> {
+        let is_data = data.port == FTP_DATA_PORT || data.port >= FIRST_UNPRIVILEGED_PORT;
+        let control = ServiceKey { port: FTP_PORT, ..*data };
+        self.by_key.get(&control).filter(|service| is_data && service.takes_ftp_data())
     }
 
     /// The service with exactly this key.

@@ -1,0 +1,353 @@
+//! Persistence templates: which server a client stays with (`ip_vs_sched_persist`, `ip_vs_check_template`).
+//!
+//! In the kernel a template is a connection of a special kind. Here it is a thing of its own, in a table of its own:
+//! it has a client network instead of a client, takes no packets, and is asked for only when a connection is made.
+//! What a connection needs of it afterwards, counting and assuring, takes no lock.
+
+use super::arena::Arena;
+use super::wheel::{Timed, Timer, Wheel};
+use crate::director::packet::Transport;
+use crate::director::service::{RealServer, ServiceCore};
+use crate::director::{TableHasher, Time};
+use hashbrown::HashTable;
+use std::hash::BuildHasher;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+use sync_proto::ConnFlags;
+
+/// What a template's timeout becomes, for good, when its time is over while it still has connections.
+const EXTENSION: Duration = Duration::from_secs(60);
+/// Both ports of a template that was made void, where it is shown.
+const VOID_PORT: u16 = 0xffff;
+
+/// What a template is found by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TemplateKey {
+    /// What the clients that count as one have in common.
+    pub clients: IpAddr,
+    /// What they ask for.
+    pub target: TemplateTarget,
+}
+
+impl TemplateKey {
+    /// Whether the template is for one port.
+    pub fn has_port(&self) -> bool {
+        let TemplateTarget::Endpoint { address, .. } = self.target;
+        address.port() != 0
+    }
+}
+
+/// What the clients of a template ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TemplateTarget {
+    /// A virtual address and port.
+    Endpoint {
+        /// The protocol.
+        transport: Transport,
+        /// Address and port; port 0: whatever port.
+        address: SocketAddr,
+    },
+}
+
+/// A template (`struct ip_vs_conn` with `IP_VS_CONN_F_TEMPLATE`).
+#[derive(Debug)]
+pub struct Template {
+    /// The server that the clients stay with.
+    pub server: Arc<RealServer>,
+    /// The port on it; 0: each connection's own.
+    pub server_port: u16,
+    /// The service that made it.
+    pub service: Arc<ServiceCore>,
+    /// Connections that were made from it and have not ended (`n_control`).
+    controls: AtomicU32,
+    assured: AtomicBool,
+}
+
+impl Template {
+    /// A template for connections to `server`.
+    pub fn new(server: Arc<RealServer>, server_port: u16, service: Arc<ServiceCore>) -> Template {
+        Template {
+            server,
+            server_port,
+            service,
+            controls: AtomicU32::new(0),
+            assured: AtomicBool::new(false),
+        }
+    }
+
+    /// How many connections were made from it and have not ended.
+    pub fn controls(&self) -> u32 {
+        self.controls.load(Ordering::Relaxed)
+    }
+
+    /// Whether a connection made from it has come to something: established, or answered.
+    pub fn is_assured(&self) -> bool {
+        self.assured.load(Ordering::Relaxed)
+    }
+}
+
+/// A connection's hold on the template that it was made from; the template outlives it.
+#[derive(Debug)]
+pub struct Controller(Arc<Template>);
+
+impl Controller {
+    fn new(template: &Arc<Template>) -> Controller {
+        template.controls.fetch_add(1, Ordering::Relaxed);
+        Controller(Arc::clone(template))
+    }
+
+    /// The template.
+    pub fn template(&self) -> &Arc<Template> {
+        &self.0
+    }
+
+    /// Notes that the connection has come to something.
+    pub fn assure(&self) {
+        // Most packets find it noted, and the template's line is shared by all workers.
+        if !self.0.is_assured() {
+            self.0.assured.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        self.0.controls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Names a template while its shard stays locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TemplateHandle(u32);
+
+/// The templates of some client networks.
+#[derive(Debug)]
+pub struct TemplateShard {
+    arena: Arena<Entry>,
+    index: HashTable<u32>,
+    wheel: Wheel,
+    hasher: TableHasher,
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: TemplateKey,
+    template: Arc<Template>,
+    timeout: Duration,
+    /// Made void: not found any more, and only kept for the connections made from it.
+    is_void: bool,
+    timer: Timer,
+}
+
+impl Entry {
+    /// When it ends if its connections stay as they are.
+    fn end(&self, now: Time) -> Time {
+        let deadline = self.timer.deadline();
+        let overdue = deadline <= now && self.template.controls() > 0;
+        if overdue { extended(deadline, now) } else { deadline }
+    }
+}
+
+impl Timed for Entry {
+    fn timer(&self) -> &Timer {
+        &self.timer
+    }
+    fn timer_mut(&mut self) -> &mut Timer {
+        &mut self.timer
+    }
+}
+
+/// The first time after `now` at which a timer fires that fired at `deadline` and was started again each time.
+fn extended(deadline: Time, now: Time) -> Time {
+    let times = (now - deadline).as_millis() / EXTENSION.as_millis() + 1;
+    deadline + EXTENSION * u32::try_from(times).unwrap_or(u32::MAX)
+}
+
+impl TemplateShard {
+    pub(super) fn new(hasher: TableHasher) -> TemplateShard {
+        TemplateShard { arena: Arena::new(), index: HashTable::new(), wheel: Wheel::new(), hasher }
+    }
+
+    /// The number of templates, void ones included.
+    pub fn len(&self) -> usize {
+        self.arena.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The template of these clients. One whose time is over, and that has no connections, counts as absent.
+    pub fn find(&mut self, key: &TemplateKey, now: Time) -> Option<TemplateHandle> {
+        let hash = self.hasher.hash_one(key);
+        let entry = *self.index.find(hash, |&entry| self.arena.get(entry).key == *key)?;
+        let found = self.arena.get(entry);
+        if found.timer.deadline() <= now {
+            if found.template.controls() == 0 {
+                return None;
+            }
+            let deadline = extended(found.timer.deadline(), now);
+            self.arena.get_mut(entry).timeout = EXTENSION;
+            self.wheel.reschedule(&mut self.arena, entry, deadline);
+        }
+        Some(TemplateHandle(entry))
+    }
+
+    /// Files a new template. One of the same key whose time is over gives way; a live one must not exist.
+    pub(super) fn insert(
+        &mut self,
+        key: TemplateKey,
+        template: Template,
+        timeout: Duration,
+        now: Time,
+        removed: impl FnOnce(&Template),
+    ) -> TemplateHandle {
+        let hash = self.hasher.hash_one(key);
+        if let Some(&stale) = self.index.find(hash, |&entry| self.arena.get(entry).key == key) {
+            removed(&self.take(stale));
+        }
+        let template = Arc::new(template);
+        let timer = Timer::unfiled();
+        let entry = self.arena.insert(Entry { key, template, timeout, is_void: false, timer });
+        let (arena, hasher) = (&self.arena, &self.hasher);
+        self.index.insert_unique(hash, entry, |&entry| hasher.hash_one(arena.get(entry).key));
+        self.wheel.insert(&mut self.arena, entry, now + timeout);
+        TemplateHandle(entry)
+    }
+
+    /// The template.
+    pub fn get(&self, handle: TemplateHandle) -> &Template {
+        &self.arena.get(handle.0).template
+    }
+
+    /// Makes a connection the template's, and restarts the template's timer with its timeout.
+    pub fn control(&mut self, handle: TemplateHandle, now: Time) -> Controller {
+        let entry = self.arena.get(handle.0);
+        let (controller, deadline) = (Controller::new(&entry.template), now + entry.timeout);
+        self.wheel.reschedule(&mut self.arena, handle.0, deadline);
+        controller
+    }
+
+    /// Makes the template void: it is not found any more, and ends when its timer does.
+    pub fn invalidate(&mut self, handle: TemplateHandle) {
+        self.unindex(handle.0);
+        self.arena.get_mut(handle.0).is_void = true;
+    }
+
+    /// Takes out every template whose time is over and that has no connections; those that have get more time.
+    pub(super) fn expire(&mut self, now: Time, mut removed: impl FnMut(&Template)) {
+        let mut due = Vec::new();
+        self.wheel.sweep(&mut self.arena, now, |_, entry| due.push(entry));
+        for entry in due {
+            let found = self.arena.get_mut(entry);
+            if found.template.controls() > 0 {
+                found.timeout = EXTENSION;
+                let deadline = extended(found.timer.deadline(), now);
+                self.wheel.insert(&mut self.arena, entry, deadline);
+            } else {
+                removed(&self.forget(entry));
+            }
+        }
+    }
+
+    /// What the shard holds, for people.
+    pub(super) fn views(&self, now: Time) -> Vec<TemplateView> {
+        self.arena
+            .indices()
+            .map(|entry| self.arena.get(entry))
+            .filter(|entry| entry.end(now) > now)
+            .map(|entry| TemplateView::new(entry, now))
+            .collect()
+    }
+
+    /// All templates, those included whose time is over but that were not swept yet.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Template>> {
+        self.arena.indices().map(|entry| &self.arena.get(entry).template)
+    }
+
+    /// Checks that arena and index agree.
+    ///
+    /// # Panics
+    /// If they do not.
+    pub fn check_invariants(&self) {
+        let valid = self.arena.indices().filter(|&entry| !self.arena.get(entry).is_void);
+        let mut indexed = 0;
+        for entry in valid {
+            let key = self.arena.get(entry).key;
+            let found = self.index.find(self.hasher.hash_one(key), |&other| self.arena.get(other).key == key);
+            assert_eq!(found, Some(&entry), "{key:?} is found");
+            indexed += 1;
+        }
+        assert_eq!(self.index.len(), indexed, "each template that is not void is indexed once");
+    }
+
+    fn take(&mut self, entry: u32) -> Arc<Template> {
+        self.wheel.remove(&mut self.arena, entry);
+        self.forget(entry)
+    }
+
+    fn forget(&mut self, entry: u32) -> Arc<Template> {
+        if !self.arena.get(entry).is_void {
+            self.unindex(entry);
+        }
+        self.arena.remove(entry).template
+    }
+
+    fn unindex(&mut self, entry: u32) {
+        let hash = self.hasher.hash_one(self.arena.get(entry).key);
+        let found = self.index.find_entry(hash, |&indexed| indexed == entry);
+        found.expect("every template that is not void is indexed").remove();
+    }
+}
+
+/// A template as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TemplateView {
+    /// The protocol; none: a template for all of them.
+    pub transport: Option<Transport>,
+    /// What its clients have in common.
+    pub clients: IpAddr,
+    /// The virtual address and port; port 0: every port.
+    pub virtual_address: SocketAddr,
+    /// The real server; port 0: each connection's own.
+    pub server: SocketAddr,
+    /// Whether a connection made from it has come to something.
+    pub assured: bool,
+    /// When it ends unless connections are made.
+    pub expires: Duration,
+    /// Its flags.
+    pub flags: ConnFlags,
+}
+
+impl TemplateView {
+    /// The name of its state in `/proc/net/ip_vs_conn`.
+    pub fn state(&self) -> &'static str {
+        if self.assured { "ASSURED" } else { "NONE" }
+    }
+
+    fn new(entry: &Entry, now: Time) -> TemplateView {
+        let Entry { key, template, .. } = entry;
+        let (transport, mut virtual_address) = match key.target {
+            TemplateTarget::Endpoint { transport, address } => (Some(transport), address),
+        };
+        let mut server = SocketAddr::new(template.server.address, template.server_port);
+        if entry.is_void {
+            virtual_address.set_port(VOID_PORT);
+            server.set_port(VOID_PORT);
+        }
+        let mut flags = ConnFlags::INACTIVE;
+        flags.insert(ConnFlags::TEMPLATE);
+        TemplateView {
+            transport,
+            clients: key.clients,
+            virtual_address,
+            server,
+            assured: template.is_assured(),
+            expires: entry.end(now).since(now),
+            flags,
+        }
+    }
+}

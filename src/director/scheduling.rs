@@ -1,0 +1,171 @@
+//! Which server a new connection gets (`ip_vs_schedule`, `ip_vs_sched_persist` of `net/netfilter/ipvs/ip_vs_core.c`).
+
+use super::connection::{
+    Connection, Handle, InboundKey, OutboundKey, Placement, Shard, Template, TemplateKey, TemplateTarget,
+};
+use super::engine::Director;
+use super::service::{FTP_PORT, Persistence, Services, Tunables, VirtualService};
+use super::{DropReason, Refusal, Time, Verdict};
+use std::hash::BuildHasher;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// How many ports are tried to stand in for a client's before the connection is refused.
+const PORT_ATTEMPTS: u16 = 64;
+const FIRST_STAND_IN_PORT: u16 = 1024;
+
+/// Why a first packet gets no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unscheduled {
+    Refused(Refusal),
+    Dropped(DropReason),
+}
+
+impl Unscheduled {
+    /// What becomes of the packet.
+    pub(super) fn verdict(self) -> Result<Verdict, DropReason> {
+        match self {
+            Unscheduled::Refused(refusal) => Ok(Verdict::Refuse(refusal)),
+            Unscheduled::Dropped(reason) => Err(reason),
+        }
+    }
+}
+
+impl From<DropReason> for Unscheduled {
+    fn from(reason: DropReason) -> Unscheduled {
+        Unscheduled::Dropped(reason)
+    }
+}
+
+impl Director {
+    /// Makes the connection of a client's first packet.
+    pub(super) fn schedule(
+        &self,
+        now: Time,
+        services: &Services,
+        shard: &mut Shard,
+        key: &InboundKey,
+        service: &VirtualService,
+    ) -> Result<Handle, Unscheduled> {
+        let placement = match service.settings.persistence {
+            Some(persistence) => self.place_persistent(now, &services.tunables, key, service, persistence)?,
+            None => place(key, service)?,
+        };
+        Ok(self.connect(now, shard, key, service, placement)?)
+    }
+
+    /// The server that the client's template names, or else one that the scheduler chooses and a new template names
+    /// from now on.
+    fn place_persistent(
+        &self,
+        now: Time,
+        tunables: &Tunables,
+        key: &InboundKey,
+        service: &VirtualService,
+        persistence: Persistence,
+    ) -> Result<Placement, Unscheduled> {
+        let template_key = template_key(key, service, persistence);
+        let mut templates = self.table.templates(template_key.clients);
+        let found = templates.find(&template_key, now).filter(|&found| {
+            let valid = is_valid(templates.get(found), tunables);
+            if !valid {
+                templates.invalidate(found);
+            }
+            valid
+        });
+        let handle = match found {
+            Some(handle) => handle,
+            None => {
+                let server = service.schedule().ok_or(NO_SERVER)?;
+                let port = if template_key.has_port() { server.port } else { 0 };
+                let template = Template::new(Arc::clone(server), port, Arc::clone(&service.core));
+                self.table
+                    .insert_template(&mut templates, template_key, template, persistence.timeout, now)
+                    .ok_or(DropReason::TableFull)?
+            }
+        };
+        let server = Arc::clone(&templates.get(handle).server);
+        let asked = key.virtual_address.port();
+        // A service of every port keeps the port, even if its server has one.
+        let server_port = if asked == service.key().port { own_or(server.port, asked) } else { asked };
+        Ok(Placement { server, server_port, controller: Some(templates.control(handle, now)) })
+    }
+
+    /// Files a connection to where `placement` says, and counts it.
+    fn connect(
+        &self,
+        now: Time,
+        shard: &mut Shard,
+        key: &InboundKey,
+        service: &VirtualService,
+        placement: Placement,
+    ) -> Result<Handle, DropReason> {
+        let server = Arc::clone(&placement.server);
+        let address = SocketAddr::new(server.address, placement.server_port);
+        let port = self.server_side_port(now, shard, key, address)?;
+        let connection = Connection::new(key, placement, port, Arc::clone(&service.core));
+        let handle = self.table.insert(shard, connection, now).ok_or(DropReason::TableFull)?;
+        server.stats.count_conn();
+        service.core.stats.count_conn();
+        Ok(handle)
+    }
+
+    /// The client port the server is to see: the client's own, unless the client already uses it towards this
+    /// server through another service. Then the server could not tell the two connections apart, nor we its
+    /// replies, and another port stands in.
+    fn server_side_port(
+        &self,
+        now: Time,
+        shard: &Shard,
+        key: &InboundKey,
+        server: SocketAddr,
+    ) -> Result<u16, DropReason> {
+        let own = key.client.port();
+        let span = u16::MAX - FIRST_STAND_IN_PORT + 1;
+        let start = self.hasher.hash_one(key) as u16 % span;
+        std::iter::once(own)
+            .chain((0..PORT_ATTEMPTS).map(|step| {
+                let offset = (u32::from(start) + u32::from(step)) % u32::from(span);
+                FIRST_STAND_IN_PORT + offset as u16
+            }))
+            .find(|&port| {
+                let client = SocketAddr::new(key.client.ip(), port);
+                let outbound = OutboundKey { transport: key.transport, client, server };
+                shard.find_outbound(&outbound, now).is_none()
+            })
+            .ok_or(DropReason::PortsExhausted)
+    }
+}
+
+/// The server that the scheduler chooses.
+fn place(key: &InboundKey, service: &VirtualService) -> Result<Placement, Unscheduled> {
+    let server = Arc::clone(service.schedule().ok_or(NO_SERVER)?);
+    let server_port = own_or(server.port, key.virtual_address.port());
+    Ok(Placement { server, server_port, controller: None })
+}
+
+const NO_SERVER: Unscheduled = Unscheduled::Refused(Refusal::NoServer);
+
+/// A server's port, or the one that was asked for if the server has none of its own.
+fn own_or(port: u16, asked: u16) -> u16 {
+    if port == 0 { asked } else { port }
+}
+
+/// The template of a connection to come. A service of every port has one for all of them, and so has FTP, whose data
+/// connections must reach the server of the control connection.
+fn template_key(key: &InboundKey, service: &VirtualService, persistence: Persistence) -> TemplateKey {
+    let asked = key.virtual_address.port();
+    let port = if asked == service.key().port && asked != FTP_PORT { asked } else { 0 };
+    let address = SocketAddr::new(key.virtual_address.ip(), port);
+    TemplateKey {
+        clients: persistence.clients.apply(key.client.ip()),
+        target: TemplateTarget::Endpoint { transport: key.transport, address },
+    }
+}
+
+/// Whether a template may be used (`ip_vs_check_template`). Weight 0 and a full server do not matter to it.
+fn is_valid(template: &Template, tunables: &Tunables) -> bool {
+    let server = &template.server;
+    let is_quiescent = tunables.expire_quiescent_template && server.weight().get() == 0;
+    server.is_available() && !is_quiescent
+}

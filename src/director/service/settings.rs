@@ -1,0 +1,91 @@
+//! What an operator sets for a virtual service beside its scheduler and its servers (`ip_vs_service.flags`,
+//! `.timeout`, `.netmask`).
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+/// The settings of a service. The default is what a service has without any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceSettings {
+    /// Whether clients stay with their server (`ipvsadm -p`).
+    pub persistence: Option<Persistence>,
+}
+
+/// Clients stay with their server from one connection to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Persistence {
+    /// For how long after a client's last new connection (`ipvsadm -p`); whole seconds.
+    pub timeout: Duration,
+    /// Which clients count as one (`ipvsadm -M`).
+    pub clients: ClientMask,
+}
+
+/// Which bits of a client's address tell it from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientMask {
+    /// The bits that are set in the mask; they need not be the first ones.
+    V4(Ipv4Addr),
+    /// As many of the first bits, 1 to 128.
+    V6(u8),
+}
+
+impl ClientMask {
+    /// Each client for itself, in the family of `address`.
+    pub fn whole(address: IpAddr) -> ClientMask {
+        match address {
+            IpAddr::V4(_) => ClientMask::V4(Ipv4Addr::BROADCAST),
+            IpAddr::V6(_) => ClientMask::V6(128),
+        }
+    }
+
+    /// Whether each client is for itself.
+    pub fn is_whole(self) -> bool {
+        matches!(self, ClientMask::V4(Ipv4Addr::BROADCAST) | ClientMask::V6(128))
+    }
+
+    /// What all clients have in common that count as the one with `address`. An address of the other family, which no
+    /// packet of the service has, is left whole.
+    pub fn apply(self, address: IpAddr) -> IpAddr {
+        match (self, address) {
+            (ClientMask::V4(mask), IpAddr::V4(address)) => IpAddr::V4(address & mask),
+            (ClientMask::V6(length), IpAddr::V6(address)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+                IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask))
+            }
+            _ => address,
+        }
+    }
+}
+
+/// As `ipvsadm` prints it: a dotted mask, or a number of bits.
+impl fmt::Display for ClientMask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClientMask::V4(mask) => mask.fmt(f),
+            ClientMask::V6(length) => length.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_of_one_network_count_as_one() {
+        let v4 = |mask: &str| ClientMask::V4(mask.parse().unwrap());
+        for (mask, address, network) in [
+            (v4("255.255.255.255"), "10.0.1.2", "10.0.1.2"),
+            (v4("255.255.255.0"), "10.0.1.2", "10.0.1.0"),
+            (v4("0.0.0.1"), "10.0.1.3", "0.0.0.1"),
+            (ClientMask::V6(128), "fd00:1::2", "fd00:1::2"),
+            (ClientMask::V6(64), "fd00:1:2:3:4:5:6:7", "fd00:1:2:3::"),
+            (ClientMask::V6(1), "fd00:1::2", "8000::"),
+        ] {
+            let address: IpAddr = address.parse().unwrap();
+            assert_eq!(mask.apply(address), network.parse::<IpAddr>().unwrap(), "{mask} of {address}");
+            assert_eq!(mask.is_whole(), mask == ClientMask::whole(address), "{mask}");
+        }
+    }
+}
