@@ -203,7 +203,11 @@ fn add_services(
             }
         };
         Command::AddService(ServiceSpec {
-            key: ServiceKey { transport: Transport::Tcp, address: address.ip(), port: address.port() },
+            key: ServiceKey::Endpoint {
+                transport: Transport::Tcp,
+                address: address.ip(),
+                port: address.port(),
+            },
             name: format!("service-{number}"),
             scheduler,
             settings: ServiceSettings::default(),
@@ -240,7 +244,8 @@ fn segment(source: SocketAddr, destination: SocketAddr, flags: Flags) -> Vec<u8>
 
 /// Hands a packet to the director, which must forward it.
 fn forward(director: &Director, now: Time, bytes: &mut [u8]) {
-    let meta = PacketMeta { hook: Hook::Prerouting, checksum_owed: false, original_len: bytes.len() };
+    let meta =
+        PacketMeta { hook: Hook::Prerouting, checksum_owed: false, original_len: bytes.len(), mark: None };
     let verdict = director.handle_packet(now, &meta, bytes);
     assert!(matches!(verdict, Verdict::Forward { .. }), "{verdict:?}");
     black_box(bytes);

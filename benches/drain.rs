@@ -40,7 +40,7 @@ const WRITTEN_BACK: Decision = Decision { action: Action::AcceptRewritten, mark:
 fn director(vip: SocketAddr, server: SocketAddr) -> Result<Director, Box<dyn Error>> {
     let director = Director::new(Limits::default(), 1);
     director.apply(&[Command::AddService(ServiceSpec {
-        key: ServiceKey { transport: Transport::Udp, address: vip.ip(), port: vip.port() },
+        key: ServiceKey::Endpoint { transport: Transport::Udp, address: vip.ip(), port: vip.port() },
         name: "drain".to_owned(),
         scheduler: SchedulerKind::Wlc,
         settings: ServiceSettings::default(),

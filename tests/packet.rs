@@ -94,7 +94,7 @@ fn build_icmp_error(source: IpAddr, destination: IpAddr, icmp_type: u8, embedded
 }
 
 fn meta(bytes: &[u8], checksum_owed: bool) -> PacketMeta {
-    PacketMeta { hook: Hook::Prerouting, checksum_owed, original_len: bytes.len() }
+    PacketMeta { hook: Hook::Prerouting, checksum_owed, original_len: bytes.len(), mark: None }
 }
 
 fn icmp_error(packet: &Packet<'_>) -> IcmpErrorInfo {
@@ -466,7 +466,12 @@ fn hostile_bytes() -> impl Strategy<Value = (Vec<u8>, usize)> {
 /// Parses and rewrites whatever comes; what is rewritten must parse as what it was rewritten to.
 fn hostile(bytes: &mut [u8], missing: usize, owed: bool) {
     let pick = |present: IpAddr| if present.is_ipv4() { v4()[1] } else { v6()[1] };
-    let meta = PacketMeta { hook: Hook::Output, checksum_owed: owed, original_len: bytes.len() + missing };
+    let meta = PacketMeta {
+        hook: Hook::Output,
+        checksum_owed: owed,
+        original_len: bytes.len() + missing,
+        mark: None,
+    };
     let mut packet = Packet::new(bytes, &meta);
     match packet.parse() {
         Ok(Parsed::Flow(flow)) => {

@@ -5,7 +5,7 @@ use nftnl::nftnl_sys as sys;
 use crate::{
     QueueTarget,
     expr::Expr,
-    plan::{MARK_MASK, REFUSE_NO_SERVER},
+    plan::MARK_MASK,
     sets::{self, Set},
     statement::{ANSWER_TTL, Client, Family, Field, HASH_SEED, LOOPBACK_MSS, Statement, Transport},
 };
@@ -79,6 +79,8 @@ fn expressions(statement: Statement, family: Family) -> Vec<Expr> {
             }
             list
         }
+        Statement::ToTcpPort(port) => to_tcp_port(libc::NFT_CMP_EQ, port, family),
+        Statement::ToTcpPortFrom(port) => to_tcp_port(libc::NFT_CMP_GTE, port, family),
         Statement::Syn => {
             let mut list = protocol(libc::IPPROTO_TCP as u8);
             list.extend([
@@ -113,9 +115,9 @@ fn expressions(statement: Statement, family: Family) -> Vec<Expr> {
             list.push(compare(libc::NFT_CMP_NEQ, [0; 4]));
             list
         }
-        Statement::MarkedToRefuse => {
+        Statement::MarkedWith(mark) => {
             let mut list = load(Field::MarkId, family, REG);
-            list.push(compare(libc::NFT_CMP_EQ, REFUSE_NO_SERVER.to_ne_bytes()));
+            list.push(compare(libc::NFT_CMP_EQ, mark.to_ne_bytes()));
             list
         }
         Statement::Hash { client, count, index } => hash(client, count, index, family),
@@ -235,7 +237,11 @@ fn concatenation(fields: &[Field], family: Family, first: u32) -> Vec<Expr> {
 
 fn registers(field: Field, family: Family) -> u32 {
     match field {
-        Field::Protocol | Field::SourcePort | Field::DestinationPort | Field::MarkId => 1,
+        Field::Protocol
+        | Field::SourcePort
+        | Field::DestinationPort
+        | Field::MarkId
+        | Field::OperatorMark => 1,
         _ => family.address_len() / 4,
     }
 }
@@ -255,7 +261,17 @@ fn load(field: Field, family: Family, register: u32) -> Vec<Expr> {
         Field::MarkId => {
             return vec![meta(libc::NFT_META_MARK, register), bitwise(&MARK_MASK.to_ne_bytes(), &[0; 4])];
         }
+        Field::OperatorMark => {
+            return vec![meta(libc::NFT_META_MARK, register), bitwise(&(!MARK_MASK).to_ne_bytes(), &[0; 4])];
+        }
     }]
+}
+
+fn to_tcp_port(operator: libc::c_int, port: u16, family: Family) -> Vec<Expr> {
+    let mut list = protocol(libc::IPPROTO_TCP as u8);
+    list.extend(load(Field::DestinationPort, family, REG));
+    list.push(compare(operator, port.to_be_bytes()));
+    list
 }
 
 fn protocol(number: u8) -> Vec<Expr> {

@@ -29,6 +29,21 @@ pub struct Endpoint {
     pub accepts: bool,
     /// Whether the VIP answers echo requests; one service of an address that wants it is enough.
     pub answers_ping: bool,
+    /// Whether data connections of FTP, to port 20 or one from 1024 on, are steered to it as well.
+    pub ftp_data: bool,
+}
+
+/// A virtual service by mark as the steering sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marked {
+    /// The lower half of the packet mark that the operator sets.
+    pub mark: u16,
+    /// Whether it is a service of IPv6.
+    pub ipv6: bool,
+    /// The addresses of its real servers, those included that still have connections. They may answer from any port.
+    pub servers: Vec<IpAddr>,
+    /// Whether requests are steered.
+    pub accepts: bool,
 }
 
 /// The elements of every set, in both families.
@@ -44,6 +59,7 @@ pub struct Endpoint {
 ///     servers: vec![("10.0.2.11".parse().unwrap(), Some(8080))],
 ///     accepts: true,
 ///     answers_ping: true,
+///     ftp_data: false,
 /// };
 /// let elements = Elements::from_endpoints([endpoint]);
 /// assert!(elements.to_string().starts_with("add element ip nfvs services { 10.0.0.100 . tcp . 80 }\n"));
@@ -54,6 +70,9 @@ pub struct Elements {
     ip4: [SetElements; sets::ALL.len()],
     ip6: [SetElements; sets::ALL.len()],
 }
+
+/// What a service by mark may consist of: TCP and UDP.
+const MARKED_PROTOCOLS: [u8; 2] = [6, 17];
 
 /// Keys and values (empty in a set that is no map) in the kernel's layout.
 pub(crate) type SetElements = BTreeMap<Box<[u8]>, Box<[u8]>>;
@@ -75,6 +94,15 @@ impl Elements {
             elements.add_endpoint(&endpoint);
         }
         elements
+    }
+
+    /// These elements and those for services by mark.
+    #[must_use]
+    pub fn with_marked(mut self, services: impl IntoIterator<Item = Marked>) -> Self {
+        for service in services {
+            self.add_marked(&service);
+        }
+        self
     }
 
     /// The steps from `self` to `to`.
@@ -115,11 +143,30 @@ impl Elements {
             if endpoint.answers_ping {
                 self.insert(address, &sets::PINGABLE, address_bytes(address), []);
             }
+            if endpoint.ftp_data {
+                self.insert(address, &sets::FTP_DATA, address_bytes(address), []);
+            }
         }
         for &(server, port) in &endpoint.servers {
             match port {
                 Some(port) => self.insert(server, &sets::SERVERS, with_port(server, protocol, port), []),
                 None => self.insert(server, &sets::SERVERS_ANY_PORT, with_protocol(server, protocol), []),
+            }
+            self.insert(server, &sets::SERVER_ADDRESSES, address_bytes(server), []);
+        }
+    }
+
+    fn add_marked(&mut self, service: &Marked) {
+        let family = if service.ipv6 { Family::Ip6 } else { Family::Ip4 };
+        if service.accepts {
+            let mark = mark_bytes(u32::from(service.mark));
+            self.set_of(family, &sets::FWMARKS).insert(mark.into(), [].into());
+        }
+        // As long as there is anything of it left, errors may be about it.
+        self.set_of(family, &sets::ERRORS_ABOUT_ANY).insert([family.icmp()].into(), [].into());
+        for &server in &service.servers {
+            for protocol in MARKED_PROTOCOLS {
+                self.insert(server, &sets::SERVERS_ANY_PORT, with_protocol(server, protocol), []);
             }
             self.insert(server, &sets::SERVER_ADDRESSES, address_bytes(server), []);
         }
@@ -146,9 +193,13 @@ impl Elements {
     }
 
     fn set_mut(&mut self, at: IpAddr, set: &'static Set) -> &mut SetElements {
-        let family = match at {
-            IpAddr::V4(_) => &mut self.ip4,
-            IpAddr::V6(_) => &mut self.ip6,
+        self.set_of(if at.is_ipv4() { Family::Ip4 } else { Family::Ip6 }, set)
+    }
+
+    fn set_of(&mut self, family: Family, set: &'static Set) -> &mut SetElements {
+        let family = match family {
+            Family::Ip4 => &mut self.ip4,
+            Family::Ip6 => &mut self.ip6,
         };
         let index = sets::ALL.iter().position(|other| other.name == set.name).expect("ALL has every set");
         &mut family[index]
@@ -234,7 +285,23 @@ mod tests {
             servers: vec![(server.parse().unwrap(), port.map(|_| 8080))],
             accepts: true,
             answers_ping: true,
+            ftp_data: false,
         }
+    }
+
+    #[test]
+    fn a_service_by_mark_has_no_address_and_its_servers_every_port() {
+        let marked =
+            |accepts| Marked { mark: 5, ipv6: false, servers: vec!["10.0.2.11".parse().unwrap()], accepts };
+        let replies = "add element ip nfvs errors_about_any { icmp }\n\
+             add element ip nfvs servers_any_port { 10.0.2.11 . tcp, 10.0.2.11 . udp }\n\
+             add element ip nfvs server_addresses { 0x0a00020b }\n";
+        assert_eq!(Elements::default().with_marked([marked(false)]).to_string(), replies);
+        let requests = "add element ip nfvs fwmarks { 0x00000005 }\n";
+        assert_eq!(
+            Elements::default().with_marked([marked(true)]).to_string(),
+            format!("{requests}{replies}")
+        );
     }
 
     #[test]

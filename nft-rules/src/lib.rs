@@ -23,6 +23,7 @@
 //!     port: Some(80),
 //!     source: SourceId::new(1).unwrap(),
 //!     servers: vec![("10.0.2.11".parse().unwrap(), Some(8080))],
+//!     ftp_data: false,
 //!     accepts: true,
 //!     answers_ping: true,
 //! };
@@ -48,9 +49,11 @@ mod steering;
 mod tables;
 mod transaction;
 
-pub use elements::{Changes, Elements, Endpoint};
+pub use elements::{Changes, Elements, Endpoint, Marked};
 pub use error::{Error, Options};
-pub use plan::{MARK_MASK, QueueClass, QueuePlan, QueueTarget, REFUSE_NO_SERVER, SourceId};
+pub use plan::{
+    ASK_AGAIN, MARK_MASK, QueueClass, QueuePlan, QueueTarget, REFUSE_NO_SERVER, SourceId, UNTRACK,
+};
 pub use probe::probe;
 pub use steering::{Steering, TABLE};
 pub use tables::{Tables, remove_leftover};

@@ -22,6 +22,14 @@ pub const MARK_MASK: u32 = 0xffff_0000;
 /// unreachable, TCP included: what IPVS answers when a service has no server left.
 pub const REFUSE_NO_SERVER: u32 = 0xffff_0000;
 
+/// The mark, within [`MARK_MASK`], of a reply whose source no map has: it comes to the daemon once more, behind routing,
+/// and the daemon writes the source itself.
+pub const ASK_AGAIN: u32 = 0xfffe_0000;
+
+/// The mark, within [`MARK_MASK`], of a request that is steered by the operator's mark and that the daemon has taken:
+/// connection tracking is to leave it alone. What it has not taken goes on tracked, like any packet of anybody.
+pub const UNTRACK: u32 = 0xfffd_0000;
+
 /// The number of a reply source: the address and port of a virtual service that the kernel writes over the
 /// server's when a packet leaves (POSTROUTING) or is delivered (INPUT).
 ///
@@ -32,15 +40,15 @@ pub struct SourceId(u16);
 impl SourceId {
     /// The lowest number.
     pub const MIN: SourceId = SourceId(1);
-    /// The highest number; the one above it is [`REFUSE_NO_SERVER`].
-    pub const MAX: SourceId = SourceId(65_534);
+    /// The highest number; those above it are [`UNTRACK`], [`ASK_AGAIN`] and [`REFUSE_NO_SERVER`].
+    pub const MAX: SourceId = SourceId(65_532);
 
-    /// The source with this number, `None` outside 1 to 65534.
+    /// The source with this number, `None` outside 1 to 65532.
     pub fn new(number: u16) -> Option<Self> {
         (Self::MIN.0..=Self::MAX.0).contains(&number).then_some(SourceId(number))
     }
 
-    /// The source a packet mark names, `None` if the mark is not ours or is [`REFUSE_NO_SERVER`].
+    /// The source a packet mark names, `None` if the mark is not ours or is one of those that name none.
     pub fn from_mark(mark: u32) -> Option<Self> {
         Self::new((mark >> 16) as u16)
     }
@@ -181,7 +189,9 @@ mod tests {
     fn marks_name_sources_and_nothing_else() {
         assert_eq!(SourceId::new(0), None);
         assert_eq!(SourceId::new(0xffff), None);
-        assert_eq!(SourceId::from_mark(REFUSE_NO_SERVER | 5), None);
+        for special in [REFUSE_NO_SERVER, ASK_AGAIN, UNTRACK] {
+            assert_eq!(SourceId::from_mark(special | 5), None);
+        }
         assert_eq!(SourceId::from_mark(0x1234), None);
         assert_eq!(SourceId::from_mark(SourceId::MAX.apply(0xffff_ffff)), Some(SourceId::MAX));
     }

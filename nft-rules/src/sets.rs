@@ -55,6 +55,8 @@ impl Column {
             Column::Protocol => match bytes[0] {
                 6 => "tcp".into(),
                 17 => "udp".into(),
+                1 => "icmp".into(),
+                58 => "ipv6-icmp".into(),
                 number => number.to_string(),
             },
             Column::Port => u16::from_be_bytes([bytes[0], bytes[1]]).to_string(),
@@ -140,7 +142,14 @@ const ADDRESS: &[Column] = &[Column::Address];
 const ADDRESS_PROTOCOL: &[Column] = &[Column::Address, Column::Protocol];
 const ADDRESS_PROTOCOL_PORT: &[Column] = &[Column::Address, Column::Protocol, Column::Port];
 const MARK: &[Column] = &[Column::Mark];
+const PROTOCOL: &[Column] = &[Column::Protocol];
 
+/// The operator's marks that have a service.
+pub(crate) static FWMARKS: Set = Set::new("fwmarks", MARK);
+/// ICMP, while there is a service by mark: its errors may be about any address.
+pub(crate) static ERRORS_ABOUT_ANY: Set = Set::new("errors_about_any", PROTOCOL);
+/// The addresses of services of FTP that take data connections as well.
+pub(crate) static FTP_DATA: Set = Set::new("ftp_data", ADDRESS);
 /// Virtual services.
 pub(crate) static SERVICES: Set = Set::new("services", ADDRESS_PROTOCOL_PORT);
 /// Virtual services of every port of an address.
@@ -165,7 +174,10 @@ pub(crate) static REPLY_PORT: Set = Set::map("reply_port", MARK, Column::Port);
 pub(crate) static VIP_MARKS: Set = Set::map("vip_marks", ADDRESS, Column::Mark);
 
 /// Every set of a table. The position is the index in [`Elements`](crate::Elements).
-pub(crate) static ALL: [&Set; 11] = [
+pub(crate) static ALL: [&Set; 14] = [
+    &FWMARKS,
+    &ERRORS_ABOUT_ANY,
+    &FTP_DATA,
     &SERVICES,
     &SERVICES_ANY_PORT,
     &VIPS,

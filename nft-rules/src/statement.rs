@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::{
     QueueTarget,
-    plan::{MARK_MASK, REFUSE_NO_SERVER},
+    plan::MARK_MASK,
     sets::{self, Set},
 };
 
@@ -88,6 +88,8 @@ pub(crate) enum Field {
     RedirectedDestination,
     /// Our half of the mark.
     MarkId,
+    /// The operator's half of the mark.
+    OperatorMark,
 }
 
 impl Field {
@@ -134,6 +136,7 @@ impl Field {
                 format!("@th,{},{}", self.icmp_offset(family) * 8, family.address_len() * 8)
             }
             Field::MarkId => format!("meta mark & {MARK_MASK:#010x}"),
+            Field::OperatorMark => format!("meta mark & {:#010x}", !MARK_MASK),
         }
     }
 }
@@ -180,6 +183,10 @@ pub(crate) enum Statement {
     IcmpType(u8, u8),
     /// TCP with the SYN flag.
     Syn,
+    /// TCP to this port.
+    ToTcpPort(u16),
+    /// TCP to this port or a higher one.
+    ToTcpPortFrom(u16),
     /// It has come back in from a packet sent by this host.
     FromLoopback,
     /// It goes from this host to this host.
@@ -190,8 +197,8 @@ pub(crate) enum Statement {
     Untracked,
     /// Our half of the mark is not zero.
     Marked,
-    /// Our half of the mark says: refuse for want of a server.
-    MarkedToRefuse,
+    /// Our half of the mark is this.
+    MarkedWith(u32),
     /// Queue `index` of `count` is the one for this client.
     Hash {
         client: Client,
@@ -265,12 +272,14 @@ impl Statement {
             }
             Statement::IcmpType(first, last) => format!("{icmp} type {first}-{last}"),
             Statement::Syn => "tcp flags syn".into(),
+            Statement::ToTcpPort(port) => format!("tcp dport {port}"),
+            Statement::ToTcpPortFrom(port) => format!("tcp dport >= {port}"),
             Statement::FromLoopback => "iif \"lo\"".into(),
             Statement::ToLoopback => "oif \"lo\"".into(),
             Statement::ToThisHost => "fib daddr type local".into(),
             Statement::Untracked => "ct state untracked".into(),
             Statement::Marked => format!("{id} != 0"),
-            Statement::MarkedToRefuse => format!("{id} == {REFUSE_NO_SERVER:#010x}"),
+            Statement::MarkedWith(mark) => format!("{id} == {mark:#010x}"),
             Statement::Hash { client, count, index } => {
                 format!(
                     "jhash {} mod {count} seed {HASH_SEED:#x} == {index}",

@@ -7,7 +7,7 @@ use std::fmt;
 
 pub(crate) use crate::statement::Family;
 use crate::{
-    QueueClass, QueuePlan, QueueTarget,
+    ASK_AGAIN, QueueClass, QueuePlan, QueueTarget, REFUSE_NO_SERVER, UNTRACK,
     sets::{self, Set},
     statement::{
         Client, Field,
@@ -85,6 +85,12 @@ const FROM_PORT: &[Field] = &[Field::SourceAddress, Field::Protocol, Field::Sour
 const EMBEDDED: &[Field] = &[Field::EmbeddedDestination];
 const REDIRECTED: &[Field] = &[Field::RedirectedDestination];
 const MARK_ID: &[Field] = &[Field::MarkId];
+const OPERATOR_MARK: &[Field] = &[Field::OperatorMark];
+const PROTOCOL: &[Field] = &[Field::Protocol];
+
+/// Where FTP's data connections go: its own port for them, or one that the server has chosen.
+const FTP_DATA_PORT: u16 = 20;
+const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 
 impl Steering {
     /// The chains of a table, every one behind those it goes to.
@@ -105,16 +111,16 @@ impl Steering {
             chain("request_open", self.queues(QueueClass::Open, Client::Source)),
             chain("request_datagram", self.queues(QueueClass::Datagram, Client::Source)),
             chain(
-                "request",
+                "request_by_class",
                 vec![
-                    vec![Notrack],
                     vec![Syn, Goto("request_open")],
                     vec![Protocol(TCP), Goto("request_established")],
                     vec![Protocol(UDP), Goto("request_datagram")],
                 ],
             ),
+            chain("request", vec![vec![Notrack], vec![Goto("request_by_class")]]),
             chain("virtual_icmp", virtual_icmp(family)),
-            chain("virtual", to_vip("virtual_icmp", "request", Goto("reply"))),
+            chain("virtual", to_vip("virtual_icmp", "request", Goto("reply"), ftp_data())),
             chain("about_server", about_server(family)),
             chain(
                 "from_server",
@@ -124,22 +130,30 @@ impl Steering {
                     vec![Icmp, Goto("about_server")],
                 ],
             ),
-            chain("leftover_icmp", leftover_icmp(family)),
             chain(
-                "leftover",
-                [
-                    vec![vec![MarkedToRefuse, Counter, PortUnreachable]],
-                    to_vip("leftover_icmp", "refuse", Accept),
-                ]
-                .concat(),
+                "marked",
+                vec![
+                    // It may be anybody's if the daemon does not take it, so connection tracking must not miss it.
+                    vec![Protocol(TCP), Goto("request_by_class")],
+                    vec![Protocol(UDP), Goto("request_by_class")],
+                    vec![In(TO, &sets::VIPS), Goto("virtual")],
+                    vec![Goto("from_server")],
+                ],
             ),
+            chain("leftover_icmp", leftover_icmp(family)),
+            chain("leftover", to_vip("leftover_icmp", "refuse", Accept, vec![])),
             chain(
-                "after",
+                "answered",
                 vec![
                     vec![In(MARK_ID, &sets::REPLY_MARKS), Notrack, Accept],
+                    vec![MarkedWith(ASK_AGAIN), Notrack, Accept],
+                    vec![MarkedWith(UNTRACK), Notrack, ClearMarkId, Accept],
+                    vec![MarkedWith(REFUSE_NO_SERVER), Counter, PortUnreachable],
                     vec![In(TO, &sets::VIPS), Goto("leftover")],
                 ],
             ),
+            chain("after", vec![vec![Marked, Goto("answered")], vec![In(TO, &sets::VIPS), Goto("leftover")]]),
+            chain("ask_again", vec![vec![ClearMarkId], vec![Icmp, Goto("icmp_errors")], vec![Goto("reply")]]),
             chain("set_source", set_source()),
         ];
         chains.extend(base_chains(family));
@@ -163,8 +177,13 @@ impl Steering {
 
 /// What becomes of a packet to a VIP. Told twice: on its way to the queue, and of what comes out of the queue as
 /// it went in (the daemon does not want it, or is not there), where requests are refused and the rest is let go.
-fn to_vip(icmp: &'static str, request: &'static str, reply: Statement) -> Vec<Vec<Statement>> {
-    vec![
+fn to_vip(
+    icmp: &'static str,
+    request: &'static str,
+    reply: Statement,
+    ftp_data: Vec<Vec<Statement>>,
+) -> Vec<Vec<Statement>> {
+    let exact = vec![
         vec![Icmp, Goto(icmp)],
         vec![In(TO_PORT, &sets::SERVICES), Goto(request)],
         // A client on this host has the VIP for its own address if it is configured here.
@@ -172,13 +191,23 @@ fn to_vip(icmp: &'static str, request: &'static str, reply: Statement) -> Vec<Ve
         vec![In(FROM_PROTOCOL, &sets::SERVERS_ANY_PORT), ToThisHost, reply],
         // A real server on the address of a VIP, addressed directly: none of ours.
         vec![In(TO_PORT, &sets::SERVERS), Accept],
+    ];
+    let any_port = vec![
         vec![In(TO_PROTOCOL, &sets::SERVICES_ANY_PORT), Goto(request)],
         vec![In(TO_PROTOCOL, &sets::SERVERS_ANY_PORT), Accept],
         // Fits no service. This host's own stack answers for its addresses: it refuses what nobody listens to,
         // and a VIP that is the only address of the host still takes ssh and the replies to its own connections.
         vec![ToThisHost, Accept],
         vec![Goto("refuse")],
-    ]
+    ];
+    [exact, ftp_data, any_port].concat()
+}
+
+/// What may be a data connection to a service of FTP. If it is none, it is refused like any packet to the address.
+fn ftp_data() -> Vec<Vec<Statement>> {
+    [ToTcpPort(FTP_DATA_PORT), ToTcpPortFrom(FIRST_UNPRIVILEGED_PORT)]
+        .map(|to_data_port| vec![to_data_port, In(TO, &sets::FTP_DATA), Goto("request")])
+        .into()
 }
 
 /// The types of ICMP errors, as ranges.
@@ -231,12 +260,16 @@ fn virtual_icmp(family: Family) -> Vec<Vec<Statement>> {
     rules
 }
 
-/// ICMP errors about requests that were rewritten: they embed the real server as destination.
+/// ICMP errors about requests that were rewritten: they embed the real server as destination. Those about replies are
+/// sent to the VIP, but a service by mark has no address that could be known.
 fn about_server(family: Family) -> Vec<Vec<Statement>> {
     error_types(family)
         .iter()
-        .map(|&(first, last)| {
-            vec![IcmpType(first, last), In(EMBEDDED, &sets::SERVER_ADDRESSES), Goto("icmp_errors")]
+        .flat_map(|&(first, last)| {
+            let errors = |about: &'static [Field], set| {
+                vec![IcmpType(first, last), In(about, set), Goto("icmp_errors")]
+            };
+            [errors(EMBEDDED, &sets::SERVER_ADDRESSES), errors(PROTOCOL, &sets::ERRORS_ABOUT_ANY)]
         })
         .collect()
 }
@@ -250,6 +283,7 @@ fn leftover_icmp(family: Family) -> Vec<Vec<Statement>> {
 /// A lookup that fails ends its rule only: a service of every port has no port to set, ICMP has none either.
 fn set_source() -> Vec<Vec<Statement>> {
     vec![
+        vec![MarkedWith(ASK_AGAIN), Goto("ask_again")],
         vec![PortFromMark(Transport::Tcp)],
         vec![PortFromMark(Transport::Udp)],
         vec![PortFromMark(Transport::UdpUnsummed)],
@@ -265,7 +299,11 @@ fn base_chains(family: Family) -> Vec<Chain> {
     };
     // What comes in through lo has passed OUTPUT and POSTROUTING, which have seen to it.
     let from_loopback = vec![FromLoopback, Accept];
-    let steer = [vec![In(TO, &sets::VIPS), Goto("virtual")], vec![Goto("from_server")]];
+    let steer = [
+        vec![In(OPERATOR_MARK, &sets::FWMARKS), Goto("marked")],
+        vec![In(TO, &sets::VIPS), Goto("virtual")],
+        vec![Goto("from_server")],
+    ];
     // The `ct` in here does more than match: it is what makes the kernel track connections in this namespace
     // and with that defragment (-400) what the queues get. `notrack` alone does not.
     let late = vec![vec![Untracked, Marked, Goto("set_source")]];

@@ -195,9 +195,9 @@ fn for_want_of_a_server_the_answer_is_port_unreachable() {
     }
     for (vip, family) in VIP.into_iter().zip(["ip", "ip6"]) {
         assert_eq!(tcp(&row.client, vip, 80), Err(ErrorKind::ConnectionRefused));
-        let leftover = row.director.must(&format!("nft list chain {family} nfvs leftover"));
+        let answered = row.director.must(&format!("nft list chain {family} nfvs answered"));
         // The client tries again where the answer finds its socket still busy with the connect(2).
-        assert!(packets(&leftover, "reject") >= 1, "{leftover}");
+        assert!(packets(&answered, "reject") >= 1, "{answered}");
         let refuse = row.director.must(&format!("nft list chain {family} nfvs refuse"));
         assert_eq!(packets(&refuse, "tcp reset"), 0, "{refuse}");
     }

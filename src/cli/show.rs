@@ -3,7 +3,8 @@
 use super::arguments::What;
 use super::client::Client;
 use crate::daemon::api::{
-    ConnectionStatus, QueueStatus, Request, ServerStatus, ServiceStatus, Statistics, Traffic,
+    ConnectionStatus, PersistenceStatus, QueueStatus, Request, ServerStatus, ServiceStatus, Statistics,
+    Traffic,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -40,6 +41,9 @@ fn print_json(value: &impl Serialize, out: &mut impl Write) -> anyhow::Result<()
     Ok(())
 }
 
+/// What names a service, and what it is found by.
+const SERVICE_KEY: [&str; 6] = ["name", "protocol", "address", "port", "fwmark", "family"];
+
 /// One object a server, with the service it belongs to.
 fn flat_servers(services: &[ServiceStatus]) -> Vec<Value> {
     services
@@ -47,12 +51,10 @@ fn flat_servers(services: &[ServiceStatus]) -> Vec<Value> {
         .flat_map(|service| {
             service.servers.iter().map(move |server| {
                 let mut value = json!(server);
-                value["service"] = json!({
-                    "name": service.name,
-                    "protocol": service.protocol,
-                    "address": service.address,
-                    "port": service.port,
-                });
+                let mut key = json!(service);
+                let key = key.as_object_mut().expect("a service is an object");
+                key.retain(|name, _| SERVICE_KEY.contains(&name.as_str()));
+                value["service"] = json!(key);
                 value
             })
         })
@@ -63,7 +65,7 @@ fn print_services(services: &[ServiceStatus], out: &mut impl Write) -> anyhow::R
     writeln!(out, "Prot LocalAddress:Port Scheduler Flags")?;
     writeln!(out, "  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn")?;
     for service in services {
-        writeln!(out, "{} {}", service_column(service), service.scheduler)?;
+        writeln!(out, "{} {}{}", service_column(service), service.scheduler, flags(service))?;
         for server in &service.servers {
             writeln!(
                 out,
@@ -202,7 +204,25 @@ fn connections_text(client: &mut Client, out: &mut impl Write) -> anyhow::Result
 }
 
 fn service_column(service: &ServiceStatus) -> String {
-    format!("{:<4} {}", service.protocol.to_uppercase(), endpoint(&service.address, service.port))
+    let family = if service.family.as_deref() == Some("ipv6") { " IPv6" } else { "" };
+    match (&service.protocol, &service.address, service.port, service.fwmark) {
+        (Some(protocol), Some(address), Some(port), _) => {
+            format!("{:<4} {}", protocol.to_uppercase(), endpoint(address, port))
+        }
+        (.., mark) => format!("FWM  {}{family}", mark.unwrap_or_default()),
+    }
+}
+
+/// What is set for a service beside its scheduler, as `ipvsadm` writes it.
+fn flags(service: &ServiceStatus) -> String {
+    let mut flags = String::new();
+    if let Some(PersistenceStatus { timeout, netmask }) = &service.persistence {
+        flags.push_str(&format!(" persistent {timeout}"));
+        if *netmask != json!("255.255.255.255") && *netmask != json!(128) {
+            flags.push_str(&format!(" mask {}", netmask.as_str().map_or(netmask.to_string(), str::to_owned)));
+        }
+    }
+    flags
 }
 
 /// `address:port`, with IPv6 addresses in brackets.

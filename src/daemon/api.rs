@@ -112,20 +112,41 @@ impl fmt::Display for Reloaded {
 pub struct ServiceStatus {
     /// The operator's name for it.
     pub name: String,
-    /// `tcp` or `udp`.
-    pub protocol: String,
+    /// `tcp` or `udp`; like the next two, not there for a service by mark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
     /// The virtual address.
-    pub address: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
     /// The port; 0: every port.
-    pub port: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The firewall mark; like the next one, of a service by mark only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fwmark: Option<u16>,
+    /// `ipv4` or `ipv6`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<String>,
     /// The scheduler.
     pub scheduler: String,
+    /// Whether clients stay with their server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistence: Option<PersistenceStatus>,
     /// How packets go: `queue`.
     pub path: String,
     /// Its counters.
     pub stats: Traffic,
     /// Its servers, newest first.
     pub servers: Vec<ServerStatus>,
+}
+
+/// For how long clients stay with their server, and which ones count as one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersistenceStatus {
+    /// Seconds after a client's last new connection.
+    pub timeout: u64,
+    /// A dotted mask for IPv4, a number of bits for IPv6, as the configuration file takes both.
+    pub netmask: Value,
 }
 
 /// A real server.
@@ -143,6 +164,8 @@ pub struct ServerStatus {
     pub active: u32,
     /// Other connections.
     pub inactive: u32,
+    /// Persistence templates.
+    pub persistent: u32,
     /// `unchecked`: no health check is configured.
     pub health: String,
     /// Its counters.

@@ -1,19 +1,23 @@
 //! The control plane: every change of services goes through here, to steering and director together.
 
-use super::api::{QueueStatus, Reloaded, Reply, Request, ServerStatus, ServiceStatus, Statistics, Traffic};
+use super::api::{
+    PersistenceStatus, QueueStatus, Reloaded, Reply, Request, ServerStatus, ServiceStatus, Statistics,
+    Traffic,
+};
 use super::clock::Clock;
 use super::queue::{QueueCounters, read_counters};
 use super::settled::Settled;
 use super::worker::Worker;
 use super::{difference, preflight, translate};
 use crate::config::Config;
-use crate::director::service::{RealServer, StatsSnapshot, VirtualService};
+use crate::director::service::{ClientMask, Family, RealServer, ServiceKey, StatsSnapshot, VirtualService};
 use crate::director::{Command, Director, DropReason, SteeredService, Time};
 use anyhow::{Context, bail};
-use nft_rules::{Elements, Endpoint, QueueClass, SourceId, Tables};
+use nft_rules::{Elements, Endpoint, Marked, QueueClass, SourceId, Tables};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// A worker and the queue it serves.
@@ -182,9 +186,10 @@ impl Control {
     fn services(&self) -> Vec<ServiceStatus> {
         let services = self.director.services();
         let mut sorted: Vec<_> = services.iter().collect();
+        // By family before protocol, marks last.
         sorted.sort_by_key(|service| {
             let key = service.key();
-            (key.address.is_ipv6(), key.transport, key.address, key.port)
+            (key.is_mark(), key.family(), key)
         });
         sorted.into_iter().map(|service| service_status(service)).collect()
     }
@@ -241,18 +246,30 @@ impl Control {
 
 /// What the tables have to hold for these services.
 pub(super) fn elements(steered: &[SteeredService], answer_ping: bool) -> Elements {
-    Elements::from_endpoints(steered.iter().map(|service| {
-        let any = |port: u16| (port != 0).then_some(port);
-        Endpoint {
-            address: service.key.address,
-            protocol: service.key.transport.number(),
-            port: any(service.key.port),
+    let any = |port: u16| (port != 0).then_some(port);
+    let endpoints = steered.iter().filter_map(|service| {
+        let ServiceKey::Endpoint { transport, address, port } = service.key else { return None };
+        Some(Endpoint {
+            address,
+            protocol: transport.number(),
+            port: any(port),
             source: SourceId::new(service.source.0).expect("the director counts sources as the rules do"),
             servers: service.servers.iter().map(|server| (server.ip(), any(server.port()))).collect(),
             accepts: service.accepts,
             answers_ping: answer_ping,
-        }
-    }))
+            ftp_data: service.ftp_data,
+        })
+    });
+    let marked = steered.iter().filter_map(|service| {
+        let ServiceKey::Mark { mark, family } = service.key else { return None };
+        Some(Marked {
+            mark: mark.get(),
+            ipv6: family == Family::V6,
+            servers: service.servers.iter().map(SocketAddr::ip).collect(),
+            accepts: service.accepts,
+        })
+    });
+    Elements::from_endpoints(endpoints).with_marked(marked)
 }
 
 /// The last line of a reply.
@@ -266,12 +283,24 @@ pub(super) fn to_value(answer: &impl serde::Serialize) -> anyhow::Result<Value> 
 }
 
 fn service_status(service: &VirtualService) -> ServiceStatus {
-    let key = service.key();
+    let (endpoint, mark) = match service.key() {
+        ServiceKey::Endpoint { transport, address, port } => (Some((transport, address, port)), None),
+        ServiceKey::Mark { mark, family } => (None, Some((mark, family))),
+    };
     ServiceStatus {
         name: service.name.clone(),
-        protocol: key.transport.to_string(),
-        address: key.address.to_string(),
-        port: key.port,
+        protocol: endpoint.map(|(transport, ..)| transport.to_string()),
+        address: endpoint.map(|(_, address, _)| address.to_string()),
+        port: endpoint.map(|(.., port)| port),
+        fwmark: mark.map(|(mark, _)| mark.get()),
+        family: mark.map(|(_, family)| family.to_string()),
+        persistence: service.settings.persistence.map(|persistence| PersistenceStatus {
+            timeout: persistence.timeout.as_secs(),
+            netmask: match persistence.clients {
+                ClientMask::V4(mask) => mask.to_string().into(),
+                ClientMask::V6(length) => length.into(),
+            },
+        }),
         scheduler: service.scheduler.to_string(),
         path: "queue".to_owned(),
         stats: traffic(service.core.stats.snapshot()),
@@ -287,6 +316,7 @@ fn server_status(server: &RealServer) -> ServerStatus {
         forward: server.forward.to_string(),
         active: server.active_conns(),
         inactive: server.inactive_conns(),
+        persistent: server.templates(),
         health: "unchecked".to_owned(),
         stats: traffic(server.stats.snapshot()),
     }

@@ -3,11 +3,12 @@
 use super::api::{ConnectionStatus, Reply, Request};
 use super::control::{Control, reply, to_value};
 use super::reload::Reloader;
-use crate::director::connection::ConnectionView;
+use crate::director::connection::{ConnectionView, TemplateView};
 use anyhow::{Context, bail};
 use rustix::fs::Mode;
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
@@ -177,6 +178,11 @@ async fn show_connections(
             say(writer, &Reply::Item(connection_status(&connection))).await?;
         }
     }
+    for part in director.templates(now) {
+        for template in part {
+            say(writer, &Reply::Item(template_status(&template))).await?;
+        }
+    }
     say(writer, &Reply::Ok(serde_json::Value::Null)).await
 }
 
@@ -198,6 +204,22 @@ fn connection_status(connection: &ConnectionView) -> ConnectionStatus {
         template: false,
         forward: "nat".to_owned(),
         flags: connection.flags.to_string(),
+        path: "queue".to_owned(),
+    }
+}
+
+fn template_status(template: &TemplateView) -> ConnectionStatus {
+    ConnectionStatus {
+        protocol: template.transport.map_or_else(|| "ip".to_owned(), |transport| transport.to_string()),
+        client: SocketAddr::new(template.clients, 0).to_string(),
+        virtual_address: template.virtual_address.to_string(),
+        server: template.server.to_string(),
+        state: template.state().to_owned(),
+        expires: template.expires.as_secs(),
+        origin: "local".to_owned(),
+        template: true,
+        forward: "nat".to_owned(),
+        flags: template.flags.to_string(),
         path: "queue".to_owned(),
     }
 }

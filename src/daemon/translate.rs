@@ -137,7 +137,7 @@ fn checked(document: &Value, names: &[(&str, &str)]) -> anyhow::Result<Config> {
 /// A service of the configuration, to be added.
 pub(super) fn service_spec(service: &config::Service) -> ServiceSpec {
     ServiceSpec {
-        key: ServiceKey {
+        key: ServiceKey::Endpoint {
             transport: match service.protocol {
                 config::Protocol::Tcp => Transport::Tcp,
                 config::Protocol::Udp => Transport::Udp,

@@ -2,8 +2,8 @@
 
 use super::clock::Clock;
 use super::queue::{Action, Decision, PacketQueue, QueueIoStats, QueuedPacket};
-use crate::director::{Director, Refusal, Time, Verdict};
-use nft_rules::{MARK_MASK, REFUSE_NO_SERVER, SourceId};
+use crate::director::{Director, Refusal, ReplySource, Time, Verdict};
+use nft_rules::{ASK_AGAIN, MARK_MASK, REFUSE_NO_SERVER, SourceId, UNTRACK};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -112,9 +112,18 @@ fn decide(director: &Director, now: Time, packet: &mut QueuedPacket<'_>) -> Deci
         }
         Verdict::Forward { rewritten, source } => Decision {
             action: if rewritten.is_some() { Action::AcceptRewritten } else { Action::Accept },
-            mark: source.and_then(|source| SourceId::new(source.0)).map(|source| source.apply(packet.mark)),
+            mark: source.map(|source| packet.mark & !MARK_MASK | source_mark(source)),
         },
         Verdict::Drop(_) => Decision::DROP,
+    }
+}
+
+/// What the rules know a reply source by.
+fn source_mark(source: ReplySource) -> u32 {
+    match source {
+        ReplySource::UNTRACKED => UNTRACK,
+        ReplySource::ASKED_AGAIN => ASK_AGAIN,
+        ReplySource(number) => SourceId::new(number).map_or(0, SourceId::mark),
     }
 }
 

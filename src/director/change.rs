@@ -121,8 +121,10 @@ pub struct SteeredService {
     pub key: ServiceKey,
     /// What the kernel writes as the source of its replies.
     pub source: ReplySource,
-    /// Its servers, those included that are removed and still have connections.
+    /// Its servers, those included that are removed and still have connections; port 0: they may answer from any.
     pub servers: Vec<SocketAddr>,
+    /// Whether it takes data connections of FTP as well.
+    pub ftp_data: bool,
     /// Whether requests are taken; not once the service was deleted.
     pub accepts: bool,
 }
@@ -248,7 +250,7 @@ impl Director {
         };
         let cores = plan.services.iter().map(|service| &service.core).chain(&plan.state.retired);
         for core in cores {
-            plan.sources[family(core.key)].used.insert(core.source);
+            plan.sources[core.key.family() as usize].used.insert(core.source);
         }
         for command in commands {
             plan.add(command)?;
@@ -496,13 +498,16 @@ impl Plan {
         Some(self.state.trash.remove(position))
     }
 
-    /// A source number for replies of `key`: that of its deleted predecessor if that still has connections, else
+    /// A source number for replies of `key`: for a mark, which has no address of its own, none in particular; else that of its deleted predecessor if that still has connections, else
     /// the lowest free one.
     fn reply_source(&mut self, key: ServiceKey) -> Result<ReplySource, CommandError> {
+        if key.is_mark() {
+            return Ok(ReplySource::ASKED_AGAIN);
+        }
         if let Some(predecessor) = self.state.retired.iter().find(|core| core.key == key) {
             return Ok(predecessor.source);
         }
-        self.sources[family(key)]
+        self.sources[key.family() as usize]
             .take()
             .ok_or(CommandError::TooManyServices { max: usize::from(ReplySource::LIMIT) - 1 })
     }
@@ -549,38 +554,26 @@ impl Effect {
     }
 }
 
-fn family(key: ServiceKey) -> usize {
-    usize::from(key.address.is_ipv6())
-}
-
 fn steering(services: &Services, state: &State) -> Vec<SteeredService> {
-    let trashed = |core: &Arc<ServiceCore>| -> Vec<SocketAddr> {
-        state
-            .trash
-            .iter()
-            .filter(|trashed| trashed.core.key == core.key)
-            .map(|trashed| SocketAddr::new(trashed.server.address, trashed.server.port))
-            .collect()
+    let steered = |core: &ServiceCore, service: Option<&VirtualService>| {
+        let configured = service.into_iter().flat_map(|service| &service.servers);
+        let trashed = state.trash.iter().filter(|trashed| trashed.core.key == core.key);
+        let servers = configured.chain(trashed.map(|trashed| &trashed.server));
+        let any_port = core.key.has_connections_of_other_ports();
+        SteeredService {
+            key: core.key,
+            source: core.source,
+            servers: servers
+                .map(|server| SocketAddr::new(server.address, if any_port { 0 } else { server.port }))
+                .collect(),
+            ftp_data: service.is_some_and(VirtualService::takes_ftp_data),
+            accepts: service.is_some(),
+        }
     };
-    let steered = |core: &Arc<ServiceCore>, servers: &[Arc<RealServer>], accepts| SteeredService {
-        key: core.key,
-        source: core.source,
-        servers: servers
-            .iter()
-            .map(|server| SocketAddr::new(server.address, server.port))
-            .chain(if state.trash.is_empty() { Vec::new() } else { trashed(core) })
-            .collect(),
-        accepts,
-    };
+    let retired = state.retired.iter().filter(|core| services.get(&core.key).is_none());
     services
         .iter()
-        .map(|service| steered(&service.core, &service.servers, true))
-        .chain(
-            state
-                .retired
-                .iter()
-                .filter(|core| services.get(&core.key).is_none())
-                .map(|core| steered(core, &[], false)),
-        )
+        .map(|service| steered(&service.core, Some(service)))
+        .chain(retired.map(|core| steered(core, None)))
         .collect()
 }

@@ -8,8 +8,8 @@ use super::connection::{
 };
 use super::packet::{FlowInfo, IcmpErrorInfo, IcmpRewrite, Packet, Parsed, Rewrite, TcpFlags};
 use super::protocol::{Direction, TcpEvent, starts_connection};
-use super::service::{RealServer, Services};
-use super::{DropReason, Limits, PacketMeta, Refusal, TableHasher, Time, Verdict};
+use super::service::{Family, Fwmark, RealServer, Services};
+use super::{DropReason, Hook, Limits, PacketMeta, Refusal, ReplySource, TableHasher, Time, Verdict};
 use arc_swap::ArcSwap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard};
@@ -47,7 +47,11 @@ impl Director {
         let services = self.services.load();
         let mut packet = Packet::new(bytes, meta);
         let decided = packet.parse().and_then(|parsed| match parsed {
-            Parsed::Flow(flow) => self.handle_flow(now, &services, &mut packet, &flow),
+            Parsed::Flow(flow) if meta.hook == Hook::Late => self.set_source(now, &mut packet, &flow),
+            Parsed::IcmpError(error) if meta.hook == Hook::Late => {
+                self.set_error_source(now, &mut packet, &error)
+            }
+            Parsed::Flow(flow) => self.handle_flow(now, &services, meta.mark, &mut packet, &flow),
             Parsed::IcmpError(error) => self.handle_icmp_error(now, &mut packet, &error),
             Parsed::Other => Ok(Verdict::Accept),
         });
@@ -107,12 +111,15 @@ impl Director {
         &self,
         now: Time,
         services: &Services,
+        mark: Option<Fwmark>,
         packet: &mut Packet<'_>,
         flow: &FlowInfo,
     ) -> Result<Verdict, DropReason> {
         let key =
             InboundKey { transport: flow.transport, client: flow.source, virtual_address: flow.destination };
-        let is_request = services.has_address(flow.destination.ip());
+        let marked = mark.and_then(|mark| services.marked(mark, Family::of(flow.source.ip())));
+        let is_virtual = services.has_address(flow.destination.ip());
+        let is_request = marked.is_some() || is_virtual;
         if is_request {
             let mut shard = self.table.shard(key.client.ip());
             if let Some(handle) = self.find_request(now, &mut shard, &key, flow) {
@@ -128,8 +135,10 @@ impl Director {
             return Ok(Verdict::Accept);
         }
         let starts = flow.tcp_flags.is_none_or(|flags| starts_connection(flags.0));
-        let Some(service) = services.find(flow.transport, flow.destination).filter(|_| starts) else {
-            return Ok(Verdict::Refuse(Refusal::NotServed));
+        let service = marked.or_else(|| services.find(flow.transport, flow.destination));
+        let Some(service) = service.filter(|_| starts) else {
+            // A mark is no address of ours: what it does not serve may be anybody's.
+            return Ok(if is_virtual { Verdict::Refuse(Refusal::NotServed) } else { Verdict::Accept });
         };
         let mut shard = self.table.shard(key.client.ip());
         // Its twin may have come through another worker meanwhile.
@@ -177,8 +186,10 @@ impl Director {
         let connection = shard.get_mut(handle);
         connection.count_out(flow.len);
         advance(connection, services, Direction::Output, flow);
-        let source = connection.service.source;
-        let client = connection.translates_client_port().then(|| connection.client());
+        let source = connection.reply_source();
+        // What comes again is then still found by what the server has written.
+        let comes_again = source == ReplySource::ASKED_AGAIN;
+        let client = (connection.translates_client_port() && !comes_again).then(|| connection.client());
         shard.restart_timer(handle, now);
         drop(shard);
         let rewritten = match client {
@@ -186,6 +197,41 @@ impl Director {
             None => None,
         };
         Ok(Some(Verdict::Forward { rewritten, source: Some(source) }))
+    }
+
+    /// A reply that was here before: writes the source, which may be a local address now that it has been routed. What
+    /// can be said of the connection was said then.
+    fn set_source(&self, now: Time, packet: &mut Packet<'_>, flow: &FlowInfo) -> Result<Verdict, DropReason> {
+        let key = OutboundKey { transport: flow.transport, client: flow.destination, server: flow.source };
+        let shard = self.table.shard(flow.destination.ip());
+        let Some(handle) = shard.find_outbound(&key, now) else { return Ok(Verdict::Accept) };
+        let connection = shard.get(handle);
+        let rewrite = Rewrite {
+            source: Some(connection.virtual_address()),
+            destination: connection.translates_client_port().then(|| connection.client()),
+        };
+        drop(shard);
+        Ok(Verdict::Forward { rewritten: Some(packet.rewrite(flow, rewrite)?), source: None })
+    }
+
+    /// The same for an ICMP error about a request, which is in terms of the client already.
+    fn set_error_source(
+        &self,
+        now: Time,
+        packet: &mut Packet<'_>,
+        error: &IcmpErrorInfo,
+    ) -> Result<Verdict, DropReason> {
+        let key = InboundKey {
+            transport: error.embedded_transport,
+            client: error.embedded_source,
+            virtual_address: error.embedded_destination,
+        };
+        if self.table.shard(key.client.ip()).find_inbound(&key, now).is_none() {
+            return Ok(Verdict::Accept);
+        }
+        let rewrite = IcmpRewrite { source: Some(key.virtual_address.ip()), ..IcmpRewrite::default() };
+        let rewritten = packet.rewrite_icmp_error(error, rewrite)?;
+        Ok(Verdict::Forward { rewritten: Some(rewritten), source: None })
     }
 
     /// An ICMP error, in either direction (`ip_vs_in_icmp`, `ip_vs_out_icmp`). Timers are not restarted.
@@ -217,7 +263,7 @@ impl Director {
         let Some(handle) = shard.find_inbound(&key, now) else { return Ok(None) };
         let connection = shard.get(handle);
         connection.count_in(error.len);
-        let server = connection.server_address();
+        let (server, source) = (connection.server_address(), connection.request_source());
         let rewrite = IcmpRewrite {
             destination: Some(server.ip()),
             embedded_source: Some(server),
@@ -228,7 +274,7 @@ impl Director {
         };
         drop(shard);
         let rewritten = packet.rewrite_icmp_error(error, rewrite)?;
-        Ok(Some(Verdict::Forward { rewritten: Some(rewritten), source: None }))
+        Ok(Some(Verdict::Forward { rewritten: Some(rewritten), source }))
     }
 
     /// An error about a packet that we sent to a server for a client: on to the client.
@@ -252,7 +298,7 @@ impl Director {
             embedded_destination: Some(connection.virtual_address()),
             ..IcmpRewrite::default()
         };
-        let source = connection.service.source;
+        let source = connection.reply_source();
         drop(shard);
         let rewritten = packet.rewrite_icmp_error(error, rewrite)?;
         Ok(Some(Verdict::Forward { rewritten: Some(rewritten), source: Some(source) }))
@@ -278,10 +324,11 @@ fn forward_request(
         source: connection.translates_client_port().then(|| connection.server_side_client()),
         destination: Some(connection.server_address()),
     };
+    let source = connection.request_source();
     shard.restart_timer(handle, now);
     // Sums over the whole packet need no lock.
     drop(shard);
-    Ok(Verdict::Forward { rewritten: Some(packet.rewrite(flow, rewrite)?), source: None })
+    Ok(Verdict::Forward { rewritten: Some(packet.rewrite(flow, rewrite)?), source })
 }
 
 /// Whether a client re-uses its port for a new connection while the old one is closing: rescheduled at once

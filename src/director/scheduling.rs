@@ -4,7 +4,7 @@ use super::connection::{
     Connection, Handle, InboundKey, OutboundKey, Placement, Shard, Template, TemplateKey, TemplateTarget,
 };
 use super::engine::Director;
-use super::service::{FTP_PORT, Persistence, Services, Tunables, VirtualService};
+use super::service::{FTP_PORT, Persistence, ServiceKey, Services, Tunables, VirtualService};
 use super::{DropReason, Refusal, Time, Verdict};
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
@@ -87,7 +87,7 @@ impl Director {
         let server = Arc::clone(&templates.get(handle).server);
         let asked = key.virtual_address.port();
         // A service of every port keeps the port, even if its server has one.
-        let server_port = if asked == service.key().port { own_or(server.port, asked) } else { asked };
+        let server_port = if asked == service.key().port() { own_or(server.port, asked) } else { asked };
         Ok(Placement { server, server_port, controller: Some(templates.control(handle, now)) })
     }
 
@@ -151,16 +151,19 @@ fn own_or(port: u16, asked: u16) -> u16 {
     if port == 0 { asked } else { port }
 }
 
-/// The template of a connection to come. A service of every port has one for all of them, and so has FTP, whose data
+/// The template of a connection to come. A service of every port has one for all of them, a mark one for all protocols
+/// and addresses as well, and FTP one for all ports, because data
 /// connections must reach the server of the control connection.
 fn template_key(key: &InboundKey, service: &VirtualService, persistence: Persistence) -> TemplateKey {
-    let asked = key.virtual_address.port();
-    let port = if asked == service.key().port && asked != FTP_PORT { asked } else { 0 };
-    let address = SocketAddr::new(key.virtual_address.ip(), port);
-    TemplateKey {
-        clients: persistence.clients.apply(key.client.ip()),
-        target: TemplateTarget::Endpoint { transport: key.transport, address },
-    }
+    let asked = key.virtual_address;
+    let target = match service.key() {
+        ServiceKey::Mark { mark, .. } => TemplateTarget::Mark(mark),
+        ServiceKey::Endpoint { transport, port, .. } => {
+            let port = if asked.port() == port && port != FTP_PORT { port } else { 0 };
+            TemplateTarget::Endpoint { transport, address: SocketAddr::new(asked.ip(), port) }
+        }
+    };
+    TemplateKey { clients: persistence.clients.apply(key.client.ip()), target }
 }
 
 /// Whether a template may be used (`ip_vs_check_template`). Weight 0 and a full server do not matter to it.

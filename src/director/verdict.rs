@@ -1,6 +1,7 @@
 //! What goes into the director with a packet, and what comes out.
 
 use super::packet::Rewritten;
+use super::service::Fwmark;
 
 /// Where the packet met nfvs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +10,9 @@ pub enum Hook {
     Prerouting,
     /// A process of this namespace sent it.
     Output,
+    /// It was here before, has been routed, and is about to leave or to be delivered: see
+    /// [`ReplySource::ASKED_AGAIN`].
+    Late,
 }
 
 /// What the kernel says about a packet beside its bytes.
@@ -21,6 +25,8 @@ pub struct PacketMeta {
     pub checksum_owed: bool,
     /// The packet's length on the wire, in bytes; larger than the bytes at hand when the copy was cut.
     pub original_len: usize,
+    /// What the operator's rules have marked it with.
+    pub mark: Option<Fwmark>,
 }
 
 /// The fate of one packet.
@@ -54,13 +60,19 @@ pub enum Refusal {
 
 /// Names the virtual address (and port) that the kernel writes as the source of a reply.
 ///
-/// 1 to 65534; travels in the upper 16 bits of the packet mark.
+/// Travels in the upper 16 bits of the packet mark. Below [`LIMIT`](ReplySource::LIMIT), a service's number; the two
+/// others that are possible are the constants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ReplySource(pub u16);
 
 impl ReplySource {
-    /// One more than the largest; 0xffff means [`Refusal::NoServer`] on the mark.
-    pub const LIMIT: u16 = 0xffff;
+    /// One more than the largest number of a service.
+    pub const LIMIT: u16 = 0xfffd;
+    /// No source at all: the packet is a request that no rule could know for ours, and connection tracking is to leave
+    /// it alone as it does those that are known by their address.
+    pub const UNTRACKED: ReplySource = ReplySource(0xfffd);
+    /// One that no rule could know: the director sets it itself when the packet comes again, at [`Hook::Late`].
+    pub const ASKED_AGAIN: ReplySource = ReplySource(0xfffe);
 }
 
 macro_rules! drop_reasons {

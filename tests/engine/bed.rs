@@ -3,7 +3,9 @@
 use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
 use nfvs::director::packet::Transport;
 use nfvs::director::scheduler::SchedulerKind;
-use nfvs::director::service::{ForwardMethod, RealServer, ServiceKey, ServiceSettings, Weight};
+use nfvs::director::service::{
+    Family, ForwardMethod, Fwmark, RealServer, ServiceKey, ServiceSettings, Weight,
+};
 use nfvs::director::{
     Command, Director, Hook, Limits, PacketMeta, ReplySource, ServerSpec, ServiceSpec, Time, Verdict,
 };
@@ -55,7 +57,16 @@ impl Bed {
         settings: ServiceSettings,
         servers: &[&str],
     ) {
-        let key = key(transport, address);
+        self.add_service(key(transport, address), scheduler, settings, servers);
+    }
+
+    pub(crate) fn add_service(
+        &self,
+        key: ServiceKey,
+        scheduler: SchedulerKind,
+        settings: ServiceSettings,
+        servers: &[&str],
+    ) {
         let name = key.to_string();
         let servers = servers.iter().map(|address| server(address, 1)).collect();
         self.director
@@ -70,8 +81,12 @@ impl Bed {
 
     /// Handles a packet, and checks that a rewritten one has right checksums.
     pub(crate) fn handle(&self, bytes: &mut [u8]) -> Verdict {
+        self.handle_at(Hook::Prerouting, None, bytes)
+    }
+
+    pub(crate) fn handle_at(&self, hook: Hook, mark: Option<Fwmark>, bytes: &mut [u8]) -> Verdict {
         let original_len = bytes.len();
-        let meta = PacketMeta { hook: Hook::Prerouting, checksum_owed: false, original_len };
+        let meta = PacketMeta { hook, checksum_owed: false, original_len, mark };
         let verdict = self.director.handle_packet(self.now, &meta, bytes);
         if let Verdict::Forward { rewritten: Some(_), .. } = verdict {
             assert_right_checksums(bytes);
@@ -83,6 +98,19 @@ impl Bed {
     pub(crate) fn tcp(&self, from: &str, to: &str, flags: u8) -> Outcome {
         let mut bytes = tcp(from, to, flags, b"");
         let verdict = self.handle(&mut bytes);
+        Outcome::new(verdict, &bytes)
+    }
+
+    /// The same with an operator's mark.
+    pub(crate) fn marked_tcp(&self, mark: u16, from: &str, to: &str, flags: u8) -> Outcome {
+        let mut bytes = tcp(from, to, flags, b"");
+        let verdict = self.handle_at(Hook::Prerouting, Fwmark::new(mark), &mut bytes);
+        Outcome::new(verdict, &bytes)
+    }
+
+    pub(crate) fn marked_udp(&self, mark: u16, from: &str, to: &str) -> Outcome {
+        let mut bytes = udp(from, to, b"question");
+        let verdict = self.handle_at(Hook::Prerouting, Fwmark::new(mark), &mut bytes);
         Outcome::new(verdict, &bytes)
     }
 
@@ -165,6 +193,14 @@ impl Outcome {
         self.to.to_string()
     }
 
+    /// What else the verdict says, if the packet was forwarded.
+    pub(crate) fn verdict_source(&self) -> Option<ReplySource> {
+        match self.verdict {
+            Verdict::Forward { source, .. } => source,
+            _ => None,
+        }
+    }
+
     /// What the kernel is told to write as its source.
     #[track_caller]
     pub(crate) fn source(&self) -> ReplySource {
@@ -177,7 +213,11 @@ impl Outcome {
 
 pub(crate) fn key(transport: Transport, address: &str) -> ServiceKey {
     let address: SocketAddr = address.parse().unwrap();
-    ServiceKey { transport, address: address.ip(), port: address.port() }
+    ServiceKey::Endpoint { transport, address: address.ip(), port: address.port() }
+}
+
+pub(crate) fn marked(mark: u16, family: Family) -> ServiceKey {
+    ServiceKey::Mark { mark: Fwmark::new(mark).unwrap(), family }
 }
 
 pub(crate) fn server(address: &str, weight: u32) -> ServerSpec {

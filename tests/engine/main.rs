@@ -3,6 +3,7 @@
 mod bed;
 mod connections;
 mod errors;
+mod marks;
 mod persistence;
 mod random;
 mod services;

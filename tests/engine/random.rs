@@ -1,8 +1,9 @@
 //! Bytes nobody would send, and everything at once.
 
-use crate::bed::{ACK, Bed, FIN, RST, SYN, key, server, tcp, udp, unreachable};
+use crate::bed::{ACK, Bed, FIN, RST, SYN, key, marked, server, tcp, udp, unreachable};
 use nfvs::director::packet::Transport::{Tcp, Udp};
 use nfvs::director::scheduler::SchedulerKind;
+use nfvs::director::service::{Family, Fwmark};
 use nfvs::director::{Command, Hook, PacketMeta};
 
 /// As many packets as the engine has to survive.
@@ -15,6 +16,7 @@ fn bed() -> Bed {
     bed.add(Tcp, "10.0.0.101:0", SchedulerKind::Random, &["10.0.2.11:0"]);
     bed.add(Tcp, "[fd00::100]:80", SchedulerKind::Wrr, &["[fd00:2::11]:8080"]);
     bed.add(Udp, "[fd00::100]:53", SchedulerKind::Lc, &["[fd00:2::11]:53"]);
+    bed.add_service(marked(2, Family::V4), SchedulerKind::Rr, Default::default(), &["10.0.2.11:8080"]);
     bed
 }
 
@@ -65,9 +67,10 @@ fn two_million_random_and_mutated_packets_do_no_harm() {
         };
         let cut = if random.u8(..) < 8 { random.usize(..200) } else { 0 };
         let meta = PacketMeta {
-            hook: if random.bool() { Hook::Prerouting } else { Hook::Output },
+            hook: [Hook::Prerouting, Hook::Output, Hook::Late][random.usize(..3)],
             checksum_owed: random.u8(..) < 64,
             original_len: packet.len() + cut,
+            mark: Fwmark::new(random.u16(..3)),
         };
         let verdict = bed.director.handle_packet(bed.now, &meta, &mut packet);
         forwarded += u64::from(matches!(verdict, nfvs::director::Verdict::Forward { .. }));

@@ -153,6 +153,7 @@ pub(crate) fn endpoint(
         servers: vec![(server.0.parse::<IpAddr>().expect("an address"), server.1)],
         accepts: true,
         answers_ping: true,
+        ftp_data: false,
     }
 }
 

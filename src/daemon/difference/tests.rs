@@ -112,20 +112,22 @@ fn each_difference_has_its_command() {
 /// A command in few words.
 fn say(command: &Command) -> String {
     match command {
-        Command::AddService(spec) => format!("add {}", spec.key.port),
-        Command::EditService { service, scheduler, .. } => format!("schedule {} {scheduler}", service.port),
+        Command::AddService(spec) => format!("add {}", spec.key.port()),
+        Command::EditService { service, scheduler, .. } => format!("schedule {} {scheduler}", service.port()),
         Command::RenameServices(names) => {
-            let names: Vec<String> = names.iter().map(|(key, name)| format!("{}={name}", key.port)).collect();
+            let names: Vec<String> =
+                names.iter().map(|(key, name)| format!("{}={name}", key.port())).collect();
             format!("rename {}", names.join(" "))
         }
-        Command::DeleteService(key) => format!("delete {}", key.port),
+        Command::DeleteService(key) => format!("delete {}", key.port()),
         Command::AddServer(key, server) => {
-            format!("add {} {} {}", key.port, server.address, server.weight.get())
+            format!("add {} {} {}", key.port(), server.address, server.weight.get())
         }
         Command::EditServer(key, server) => {
-            format!("edit {} {} {}", key.port, server.address, server.weight.get())
+            format!("edit {} {} {}", key.port(), server.address, server.weight.get())
         }
-        Command::DeleteServer(key, server) => format!("delete {} {server}", key.port),
+        Command::DeleteServer(key, server) => format!("delete {} {server}", key.port()),
+        Command::SetTunables(tunables) => format!("{tunables:?}"),
         Command::SetTimeouts(timeouts) => {
             let [tcp, tcp_fin, udp] = [timeouts.tcp, timeouts.tcp_fin, timeouts.udp].map(|t| t.as_secs());
             format!("timeouts {tcp} {tcp_fin} {udp}")

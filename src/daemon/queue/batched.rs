@@ -16,6 +16,7 @@ use super::{
     director_hook, socket,
 };
 use crate::director::PacketMeta;
+use crate::director::service::Fwmark;
 
 /// A queue served in bursts.
 pub(super) struct BatchedQueue {
@@ -167,7 +168,12 @@ impl<'p> Burst<'p> {
                 Event::Packet(Packet { id, hook, mark, info, original_len, payload }) => {
                     let has = |flag: libc::c_int| info & flag as u32 != 0;
                     let checksum_owed = has(libc::NFQA_SKB_CSUMNOTREADY);
-                    let meta = PacketMeta { hook: director_hook(hook), checksum_owed, original_len };
+                    let meta = PacketMeta {
+                        hook: director_hook(hook),
+                        checksum_owed,
+                        original_len,
+                        mark: Fwmark::of_packet(mark),
+                    };
                     let packet =
                         QueuedPacket { payload: &mut *payload, meta, gso: has(libc::NFQA_SKB_GSO), mark };
                     let decision = consult(packet, decide, self.stats);

@@ -78,8 +78,8 @@ pub trait PacketQueue: Send {
 pub struct QueuedPacket<'a> {
     /// The packet from its network header on, as far as it was copied.
     pub payload: &'a mut [u8],
-    /// Hook, length on the wire and state of the checksum. Rules of nfvs queue in PREROUTING and OUTPUT only; a
-    /// packet queued at any other hook counts as [`Hook::Prerouting`].
+    /// Hook, length on the wire and state of the checksum. A packet queued in FORWARD, where
+    /// rules of nfvs do not queue, counts as [`Hook::Prerouting`].
     pub meta: PacketMeta,
     /// Several segments in one packet (`NFQA_SKB_GSO`); the kernel cuts it again behind the queue.
     pub gso: bool,
@@ -265,7 +265,11 @@ fn consult(
 
 /// The director's hook for netfilter's; see [`QueuedPacket::meta`].
 fn director_hook(hook: u8) -> Hook {
-    if i32::from(hook) == libc::NF_INET_LOCAL_OUT { Hook::Output } else { Hook::Prerouting }
+    match i32::from(hook) {
+        libc::NF_INET_LOCAL_OUT => Hook::Output,
+        libc::NF_INET_LOCAL_IN | libc::NF_INET_POST_ROUTING => Hook::Late,
+        _ => Hook::Prerouting,
+    }
 }
 
 #[cfg(test)]
@@ -293,7 +297,7 @@ mod tests {
     fn a_part_of_a_packet_is_never_written_back() {
         let mut stats = QueueIoStats::default();
         let mut ask = |original_len, action| {
-            let meta = PacketMeta { hook: Hook::Output, checksum_owed: false, original_len };
+            let meta = PacketMeta { hook: Hook::Output, checksum_owed: false, original_len, mark: None };
             let packet = QueuedPacket { payload: &mut [0; 20], meta, gso: false, mark: 0 };
             consult(packet, &mut |_| Decision { action, mark: Some(1) }, &mut stats)
         };
@@ -304,10 +308,10 @@ mod tests {
     }
 
     #[test]
-    fn only_local_output_is_output() {
-        assert_eq!([0, 1, 3, 4, 255].map(director_hook), {
-            use Hook::{Output, Prerouting};
-            [Prerouting, Prerouting, Output, Prerouting, Prerouting]
+    fn hooks_behind_routing_are_late() {
+        assert_eq!([0, 1, 2, 3, 4, 255].map(director_hook), {
+            use Hook::{Late, Output, Prerouting};
+            [Prerouting, Late, Prerouting, Output, Late, Prerouting]
         });
     }
 }

@@ -24,6 +24,7 @@ use super::{
     director_hook, socket,
 };
 use crate::director::PacketMeta;
+use crate::director::service::Fwmark;
 
 /// A queue served by the crate `nfq`.
 pub(super) struct NfqQueue {
@@ -96,6 +97,7 @@ impl NfqQueue {
                 hook: director_hook(message.get_hook()),
                 checksum_owed: !message.is_checksum_ready(),
                 original_len: message.get_original_len(),
+                mark: Fwmark::of_packet(message.get_nfmark()),
             },
             gso: message.is_seg_offloaded(),
             mark: message.get_nfmark(),

@@ -17,10 +17,10 @@ pub use templates::{
     Controller, Template, TemplateHandle, TemplateKey, TemplateShard, TemplateTarget, TemplateView,
 };
 
-use crate::director::Time;
 use crate::director::packet::Transport;
 use crate::director::protocol::{NEW_CONNECTION_TIMEOUT, State, TcpState};
-use crate::director::service::{RealServer, ServiceCore};
+use crate::director::service::{RealServer, ServiceCore, ServiceKey};
+use crate::director::{ReplySource, Time};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -141,6 +141,21 @@ impl Connection {
     /// The real server's address and the port in use on it.
     pub fn server_address(&self) -> SocketAddr {
         SocketAddr::new(self.server.address, self.server_port)
+    }
+
+    /// What the kernel writes as the source of its replies: the service's, unless that has another port or none.
+    pub fn reply_source(&self) -> ReplySource {
+        match self.service.key {
+            ServiceKey::Endpoint { port, .. } if port == 0 || port == self.virtual_port => {
+                self.service.source
+            }
+            _ => ReplySource::ASKED_AGAIN,
+        }
+    }
+
+    /// What is to be done about the client's packets, beside their destination.
+    pub fn request_source(&self) -> Option<ReplySource> {
+        self.service.key.is_mark().then_some(ReplySource::UNTRACKED)
     }
 
     /// How long the connection lasts without a packet.

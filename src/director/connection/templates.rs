@@ -7,11 +7,11 @@
 use super::arena::Arena;
 use super::wheel::{Timed, Timer, Wheel};
 use crate::director::packet::Transport;
-use crate::director::service::{RealServer, ServiceCore};
+use crate::director::service::{Fwmark, RealServer, ServiceCore};
 use crate::director::{TableHasher, Time};
 use hashbrown::HashTable;
 use std::hash::BuildHasher;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -34,8 +34,7 @@ pub struct TemplateKey {
 impl TemplateKey {
     /// Whether the template is for one port.
     pub fn has_port(&self) -> bool {
-        let TemplateTarget::Endpoint { address, .. } = self.target;
-        address.port() != 0
+        matches!(self.target, TemplateTarget::Endpoint { address, .. } if address.port() != 0)
     }
 }
 
@@ -49,6 +48,8 @@ pub enum TemplateTarget {
         /// Address and port; port 0: whatever port.
         address: SocketAddr,
     },
+    /// Whatever has this mark, of every protocol.
+    Mark(Fwmark),
 }
 
 /// A template (`struct ip_vs_conn` with `IP_VS_CONN_F_TEMPLATE`).
@@ -310,7 +311,7 @@ pub struct TemplateView {
     pub transport: Option<Transport>,
     /// What its clients have in common.
     pub clients: IpAddr,
-    /// The virtual address and port; port 0: every port.
+    /// The virtual address and port; port 0: every port. A mark stands in the first four bytes of the address.
     pub virtual_address: SocketAddr,
     /// The real server; port 0: each connection's own.
     pub server: SocketAddr,
@@ -332,6 +333,7 @@ impl TemplateView {
         let Entry { key, template, .. } = entry;
         let (transport, mut virtual_address) = match key.target {
             TemplateTarget::Endpoint { transport, address } => (Some(transport), address),
+            TemplateTarget::Mark(mark) => (None, SocketAddr::new(mark_as_address(mark, key.clients), 0)),
         };
         let mut server = SocketAddr::new(template.server.address, template.server_port);
         if entry.is_void {
@@ -349,5 +351,14 @@ impl TemplateView {
             expires: entry.end(now).since(now),
             flags,
         }
+    }
+}
+
+/// A mark where an address of the family of `like` is shown, as the kernel has it there.
+fn mark_as_address(mark: Fwmark, like: IpAddr) -> IpAddr {
+    let number = u32::from(mark.get());
+    match like {
+        IpAddr::V4(_) => Ipv4Addr::from_bits(number).into(),
+        IpAddr::V6(_) => Ipv6Addr::from_bits(u128::from(number) << 96).into(),
     }
 }

@@ -28,7 +28,7 @@
 //!     0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0x8e, 0x9b, 192, 0, 2, 1, 198, 51, 100, 1, //
 //!     0x03, 0xe8, 0, 53, 0, 8, 0x0f, 0x8b,
 //! ];
-//! let meta = PacketMeta { hook: Hook::Prerouting, checksum_owed: false, original_len: bytes.len() };
+//! let meta = PacketMeta { hook: Hook::Prerouting, checksum_owed: false, original_len: bytes.len(), mark: None };
 //! let mut packet = Packet::new(&mut bytes, &meta);
 //! let Ok(Parsed::Flow(flow)) = packet.parse() else { panic!("a datagram") };
 //! assert_eq!(flow.destination.to_string(), "198.51.100.1:53");

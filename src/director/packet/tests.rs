@@ -20,7 +20,8 @@ const UDP_V6: [u8; 53] = [
 ];
 
 fn packet(bytes: &mut [u8]) -> Packet<'_> {
-    let meta = PacketMeta { hook: Hook::Prerouting, checksum_owed: false, original_len: bytes.len() };
+    let meta =
+        PacketMeta { hook: Hook::Prerouting, checksum_owed: false, original_len: bytes.len(), mark: None };
     Packet::new(bytes, &meta)
 }
 
@@ -82,7 +83,7 @@ fn a_datagram_reaches_its_server_over_ipv6() {
 fn an_owed_checksum_is_paid_even_if_nothing_is_rewritten() {
     let mut bytes = TCP_V4;
     bytes[36..38].copy_from_slice(&[0xab, 0xcd]);
-    let meta = PacketMeta { hook: Hook::Output, checksum_owed: true, original_len: bytes.len() };
+    let meta = PacketMeta { hook: Hook::Output, checksum_owed: true, original_len: bytes.len(), mark: None };
     let mut packet = Packet::new(&mut bytes, &meta);
     let flow = flow(&packet);
     packet.rewrite(&flow, Rewrite::default()).unwrap();
@@ -92,7 +93,7 @@ fn an_owed_checksum_is_paid_even_if_nothing_is_rewritten() {
 #[test]
 fn a_second_rewrite_builds_on_the_first() {
     let mut bytes = TCP_V4;
-    let meta = PacketMeta { hook: Hook::Output, checksum_owed: true, original_len: bytes.len() };
+    let meta = PacketMeta { hook: Hook::Output, checksum_owed: true, original_len: bytes.len(), mark: None };
     let mut packet = Packet::new(&mut bytes, &meta);
     let flow = flow(&packet);
     packet.rewrite(&flow, to("10.0.0.7:8080")).unwrap();
@@ -128,7 +129,7 @@ fn bytes_behind_the_datagram_are_neither_summed_nor_touched() {
 #[test]
 fn a_cut_copy_is_parsed_but_not_rewritten() {
     let mut bytes = TCP_V4;
-    let meta = PacketMeta { hook: Hook::Prerouting, checksum_owed: false, original_len: 44 };
+    let meta = PacketMeta { hook: Hook::Prerouting, checksum_owed: false, original_len: 44, mark: None };
     let mut packet = Packet::new(&mut bytes[..40], &meta);
     let flow = flow(&packet);
     assert_eq!(flow.len, 44);
@@ -424,7 +425,12 @@ fn a_cut_copy_is_told_from_a_lie() {
     ];
     for (sentence, bytes, at_hand, original_len, expected) in rows {
         let mut bytes = bytes[..*at_hand].to_vec();
-        let meta = PacketMeta { hook: Hook::Prerouting, checksum_owed: false, original_len: *original_len };
+        let meta = PacketMeta {
+            hook: Hook::Prerouting,
+            checksum_owed: false,
+            original_len: *original_len,
+            mark: None,
+        };
         assert_eq!(outcome(&Packet::new(&mut bytes, &meta)), *expected, "{sentence}");
     }
 }

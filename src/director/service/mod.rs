@@ -4,14 +4,16 @@
 //! snapshot beside it and swaps. What lives across snapshots (counters, scheduler state, real servers) is shared
 //! behind `Arc`.
 
+mod key;
 mod server;
 mod services;
 mod settings;
 mod stats;
 mod tunables;
 
+pub use key::{FTP_PORT, Family, Fwmark, ServiceKey};
 pub use server::{ForwardMethod, RealServer, ServerId, Weight};
-pub use services::{FTP_PORT, ServiceCore, ServiceKey, Services, VirtualService};
+pub use services::{ServiceCore, Services, VirtualService};
 pub use settings::{ClientMask, Persistence, ServiceSettings};
 pub use stats::{Stats, StatsSnapshot};
 pub use tunables::Tunables;

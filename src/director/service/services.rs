@@ -1,38 +1,18 @@
 //! Virtual services (`struct ip_vs_service`) and the immutable snapshot that workers look them up in.
 
-use super::{RealServer, ServiceSettings, Stats, Tunables};
+use super::{FTP_PORT, Family, Fwmark, RealServer, ServiceKey, ServiceSettings, Stats, Tunables};
 use crate::director::packet::Transport;
 use crate::director::protocol::Timeouts;
 use crate::director::scheduler::{Scheduler, SchedulerKind};
 use crate::director::{ReplySource, TableHasher};
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The port of FTP's control connections.
-pub const FTP_PORT: u16 = 21;
 /// The port of FTP's data connections where the server chooses none.
 const FTP_DATA_PORT: u16 = 20;
 /// The first port that FTP servers choose for data connections (`net.ipv4.ip_unprivileged_port_start`).
 const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
-
-/// What a virtual service is found by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServiceKey {
-    /// TCP or UDP.
-    pub transport: Transport,
-    /// The virtual IP.
-    pub address: IpAddr,
-    /// The port; 0: every port that no other service of the address has.
-    pub port: u16,
-}
-
-impl fmt::Display for ServiceKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.transport, SocketAddr::new(self.address, self.port))
-    }
-}
 
 /// The part of a virtual service that outlives edits, and the service itself while connections refer to it.
 #[derive(Debug)]
@@ -88,7 +68,8 @@ impl VirtualService {
     /// Whether data connections of FTP belong to it as well: only persistence leads them to the right server.
     pub fn takes_ftp_data(&self) -> bool {
         let key = self.key();
-        (key.transport, key.port) == (Transport::Tcp, FTP_PORT) && self.settings.persistence.is_some()
+        matches!(key, ServiceKey::Endpoint { transport: Transport::Tcp, port: FTP_PORT, .. })
+            && self.settings.persistence.is_some()
     }
 
     /// Where the server with this address and port stands in the list.
@@ -129,20 +110,20 @@ impl Services {
     }
 
     /// The service a packet to `destination` belongs to: the exact one, else that of FTP if this may be a data
-    /// connection of its clients, else the one of port 0 (`ip_vs_service_find`).
+    /// connection of its clients, else the one of port 0 (`ip_vs_service_find`). Its mark, if it has one, comes first.
     pub fn find(&self, transport: Transport, destination: SocketAddr) -> Option<&Arc<VirtualService>> {
-        let exact = ServiceKey { transport, address: destination.ip(), port: destination.port() };
-        self.by_key
-            .get(&exact)
-            .or_else(|| self.ftp_service(&exact))
-            .or_else(|| self.by_key.get(&ServiceKey { port: 0, ..exact }))
+        let address = destination.ip();
+        let of_port = |port| self.by_key.get(&ServiceKey::Endpoint { transport, address, port });
+        let port = destination.port();
+        let is_data = port == FTP_DATA_PORT || port >= FIRST_UNPRIVILEGED_PORT;
+        of_port(port)
+            .or_else(|| of_port(FTP_PORT).filter(|service| is_data && service.takes_ftp_data()))
+            .or_else(|| of_port(0))
     }
 
-    /// The persistent service of port 21 that a packet to `data` may be a data connection of.
-    fn ftp_service(&self, data: &ServiceKey) -> Option<&Arc<VirtualService>> {
-        let is_data = data.port == FTP_DATA_PORT || data.port >= FIRST_UNPRIVILEGED_PORT;
-        let control = ServiceKey { port: FTP_PORT, ..*data };
-        self.by_key.get(&control).filter(|service| is_data && service.takes_ftp_data())
+    /// The service of packets with this mark.
+    pub fn marked(&self, mark: Fwmark, family: Family) -> Option<&Arc<VirtualService>> {
+        self.by_key.get(&ServiceKey::Mark { mark, family })
     }
 
     /// The service with exactly this key.
@@ -174,8 +155,11 @@ impl Services {
     pub fn put(&mut self, service: VirtualService) {
         let key = service.key();
         self.names.insert(service.name.clone());
-        if self.by_key.insert(key, Arc::new(service)).is_none() {
-            *self.addresses.entry(key.address).or_default() += 1;
+        let is_new = self.by_key.insert(key, Arc::new(service)).is_none();
+        if let ServiceKey::Endpoint { address, .. } = key
+            && is_new
+        {
+            *self.addresses.entry(address).or_default() += 1;
         }
     }
 
@@ -183,10 +167,12 @@ impl Services {
     pub fn remove(&mut self, key: &ServiceKey) -> Option<Arc<VirtualService>> {
         let removed = self.by_key.remove(key)?;
         self.names.remove(&removed.name);
-        if let Some(count) = self.addresses.get_mut(&key.address) {
+        if let ServiceKey::Endpoint { address, .. } = key
+            && let Some(count) = self.addresses.get_mut(address)
+        {
             *count -= 1;
             if *count == 0 {
-                self.addresses.remove(&key.address);
+                self.addresses.remove(address);
             }
         }
         Some(removed)
