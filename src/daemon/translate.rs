@@ -8,7 +8,7 @@ use crate::config::{self, Config};
 use crate::director::packet::Transport;
 use crate::director::protocol::Timeouts;
 use crate::director::scheduler::SchedulerKind;
-use crate::director::service::{ForwardMethod, ServiceKey, ServiceSettings};
+use crate::director::service::{ForwardMethod, ServiceKey, ServiceSettings, Thresholds};
 use crate::director::{Command, ServerSpec, ServiceSpec};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
@@ -161,6 +161,7 @@ pub(super) fn service_spec(service: &config::Service) -> ServiceSpec {
                 address: SocketAddr::new(server.address, server.port),
                 weight: server.weight,
                 forward: ForwardMethod::Nat,
+                thresholds: Thresholds::default(),
             })
             .collect(),
     }

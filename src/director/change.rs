@@ -8,12 +8,13 @@ use super::engine::Director;
 use super::protocol::Timeouts;
 use super::scheduler::{self, SchedulerKind};
 use super::service::{
-    ForwardMethod, RealServer, ServerId, ServiceCore, ServiceKey, ServiceSettings, Services, Tunables,
-    VirtualService, Weight,
+    ForwardMethod, RealServer, ServerId, ServiceCore, ServiceKey, ServiceSettings, Services, Thresholds,
+    Tunables, VirtualService, Weight,
 };
 use super::{ReplySource, Time};
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
@@ -42,7 +43,7 @@ pub enum Command {
     DeleteService(ServiceKey),
     /// Adds a server to a service (`ipvsadm -a`).
     AddServer(ServiceKey, ServerSpec),
-    /// Changes a server's weight (`ipvsadm -e`). Connections it has go on.
+    /// Changes a server's weight and thresholds (`ipvsadm -e`). Connections it has go on.
     EditServer(ServiceKey, ServerSpec),
     /// Removes a server from a service (`ipvsadm -d`).
     DeleteServer(ServiceKey, SocketAddr),
@@ -76,6 +77,8 @@ pub struct ServerSpec {
     pub weight: Weight,
     /// How packets reach it.
     pub forward: ForwardMethod,
+    /// How many connections it may have.
+    pub thresholds: Thresholds,
 }
 
 /// Why a change was refused. Nothing has changed then.
@@ -215,13 +218,14 @@ enum Effect {
     Revived {
         server: Arc<RealServer>,
         weight: Weight,
+        thresholds: Thresholds,
         keep_stats: bool,
     },
     /// `edits` of servers by their positions in `servers`.
     Reweighted {
         core: Arc<ServiceCore>,
         servers: Vec<Arc<RealServer>>,
-        edits: Vec<(usize, Weight)>,
+        edits: Vec<(usize, Weight, Thresholds)>,
     },
     /// Servers leave `servers` one after the other; each position counts those that are left by then.
     Removed {
@@ -255,6 +259,7 @@ impl Director {
         for command in commands {
             plan.add(command)?;
         }
+        plan.services.derive();
         Ok(plan)
     }
 
@@ -262,9 +267,12 @@ impl Director {
     pub fn commit(&self, plan: Plan) {
         let mut state = self.changes.lock();
         let seed = state.seed;
+        let removes = |effect: &Effect| matches!(effect, Effect::Removed { .. });
+        let has_removed = plan.effects.iter().any(removes);
         plan.effects.into_iter().for_each(|effect| effect.apply(seed));
         *state = plan.state;
         self.services.store(Arc::new(plan.services));
+        self.has_removed.fetch_or(has_removed, Ordering::Relaxed);
     }
 
     /// Plans and commits.
@@ -416,6 +424,7 @@ impl Plan {
                 let revived = Effect::Revived {
                     server: Arc::clone(&trashed.server),
                     weight: spec.weight,
+                    thresholds: spec.thresholds,
                     keep_stats: Arc::ptr_eq(&trashed.core, &service.core),
                 };
                 // The scheduler is told of it with the weight it has now, so this comes before the additions.
@@ -428,7 +437,9 @@ impl Plan {
                 let id = ServerId(self.state.next_server);
                 self.state.next_server += 1;
                 let (address, port) = (spec.address.ip(), spec.address.port());
-                Arc::new(RealServer::new(id, address, port, spec.forward, spec.weight))
+                let server = RealServer::new(id, address, port, spec.forward, spec.weight);
+                server.set_thresholds(spec.thresholds);
+                Arc::new(server)
             }
         };
         service.servers.insert(0, server);
@@ -453,12 +464,12 @@ impl Plan {
             .ok_or(CommandError::NoSuchServer { service: key, server: spec.address })?;
         match self.effects.last_mut() {
             Some(Effect::Reweighted { core, edits, .. }) if Arc::ptr_eq(core, &service.core) => {
-                edits.push((position, spec.weight));
+                edits.push((position, spec.weight, spec.thresholds));
             }
             _ => self.effects.push(Effect::Reweighted {
                 core: Arc::clone(&service.core),
                 servers: service.servers.clone(),
-                edits: vec![(position, spec.weight)],
+                edits: vec![(position, spec.weight, spec.thresholds)],
             }),
         }
         Ok(())
@@ -525,16 +536,18 @@ impl Effect {
                     scheduler.on_added(&servers[newest..]);
                 }
             }),
-            Effect::Revived { server, weight, keep_stats } => {
+            Effect::Revived { server, weight, thresholds, keep_stats } => {
                 server.set_weight(weight);
+                server.set_thresholds(thresholds);
                 if !keep_stats {
                     server.stats.reset();
                 }
                 server.set_available(true);
             }
             Effect::Reweighted { core, servers, edits } => {
-                for (position, weight) in edits {
+                for (position, weight, thresholds) in edits {
                     servers[position].set_weight(weight);
+                    servers[position].set_thresholds(thresholds);
                     core.with_scheduler(|scheduler| scheduler.on_changed(&servers));
                 }
             }

@@ -6,12 +6,13 @@
 use super::connection::{
     Connection, ConnectionTable, ConnectionView, Handle, InboundKey, OutboundKey, Shard, TemplateView,
 };
-use super::packet::{FlowInfo, IcmpErrorInfo, IcmpRewrite, Packet, Parsed, Rewrite, TcpFlags};
-use super::protocol::{Direction, TcpEvent, starts_connection};
-use super::service::{Family, Fwmark, RealServer, Services};
+use super::packet::{FlowInfo, IcmpErrorInfo, IcmpRewrite, Packet, Parsed, Rewrite, TcpFlags, Transport};
+use super::protocol::{Direction, State, TcpEvent, TcpState, starts_connection};
+use super::scheduling::Unscheduled;
+use super::service::{Family, Fwmark, OnRemove, RealServer, Services, Tunables, VirtualService};
 use super::{DropReason, Hook, Limits, PacketMeta, Refusal, ReplySource, TableHasher, Time, Verdict};
 use arc_swap::ArcSwap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 use sync_proto::ConnFlags;
@@ -26,6 +27,8 @@ pub struct Director {
     pub(super) changes: super::change::Changes,
     pub(super) hasher: TableHasher,
     pub(super) table: ConnectionTable,
+    /// Whether servers were removed since that was last looked at.
+    pub(super) has_removed: AtomicBool,
     drops: [AtomicU64; DropReason::ALL.len()],
 }
 
@@ -38,6 +41,7 @@ impl Director {
             changes: super::change::Changes::new(seed),
             table: ConnectionTable::new(limits.max_connections, &hasher),
             hasher,
+            has_removed: AtomicBool::new(false),
             drops: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
@@ -63,6 +67,10 @@ impl Director {
 
     /// Ends what has lasted long enough. Call it when [`Director::next_timeout`] says so.
     pub fn handle_timeout(&self, now: Time) {
+        if self.has_removed.swap(false, Ordering::Relaxed) && self.services.load().tunables.expire_nodest_conn
+        {
+            self.table.expire_orphans();
+        }
         self.table.expire(now);
     }
 
@@ -122,8 +130,10 @@ impl Director {
         let is_request = marked.is_some() || is_virtual;
         if is_request {
             let mut shard = self.table.shard(key.client.ip());
-            if let Some(handle) = self.find_request(now, &mut shard, &key, flow) {
-                return forward_request(now, services, shard, handle, packet, flow);
+            match self.find_request(now, services, &mut shard, &key, flow) {
+                Ok(None) => {}
+                Ok(Some(handle)) => return forward_request(now, services, shard, handle, packet, flow),
+                Err(unscheduled) => return unscheduled.verdict(),
             }
         }
         // Before anything new is made: a client on this host may have a virtual address for its own, and then
@@ -131,41 +141,87 @@ impl Director {
         if let Some(verdict) = self.handle_reply(now, services, packet, flow)? {
             return Ok(verdict);
         }
-        if !is_request {
-            return Ok(Verdict::Accept);
-        }
         let starts = flow.tcp_flags.is_none_or(|flags| starts_connection(flags.0));
         let service = marked.or_else(|| services.find(flow.transport, flow.destination));
         let Some(service) = service.filter(|_| starts) else {
+            if let Some(verdict) = one_packet_reply(services, flow) {
+                return Ok(verdict);
+            }
             // A mark is no address of ours: what it does not serve may be anybody's.
             return Ok(if is_virtual { Verdict::Refuse(Refusal::NotServed) } else { Verdict::Accept });
         };
+        if service.settings.one_packet && flow.transport == Transport::Udp {
+            return self.forward_once(now, services, service, &key, packet, flow);
+        }
         let mut shard = self.table.shard(key.client.ip());
         // Its twin may have come through another worker meanwhile.
-        let handle = match self.find_request(now, &mut shard, &key, flow) {
-            Some(handle) => handle,
-            None => match self.schedule(now, services, &mut shard, &key, service) {
-                Ok(handle) => handle,
-                Err(unscheduled) => return unscheduled.verdict(),
-            },
-        };
-        forward_request(now, services, shard, handle, packet, flow)
+        let handle = self.find_request(now, services, &mut shard, &key, flow).and_then(|found| match found {
+            Some(handle) => Ok(handle),
+            None => self.schedule(now, services, &mut shard, &key, service),
+        });
+        match handle {
+            Ok(handle) => forward_request(now, services, shard, handle, packet, flow),
+            Err(unscheduled) => unscheduled.verdict(),
+        }
     }
 
-    /// The connection of a client's packet (`ip_vs_in_hook`), unless the packet starts another in its place.
+    /// The connection of a client's packet (`ip_vs_in_hook`), unless the packet starts another in its place, or it lost
+    /// its server and does not wait for it.
     fn find_request(
         &self,
         now: Time,
+        services: &Services,
         shard: &mut Shard,
         key: &InboundKey,
         flow: &FlowInfo,
-    ) -> Option<Handle> {
-        let handle = shard.find_inbound(key, now)?;
-        if starts_anew(shard.get(handle), flow) {
-            self.table.remove(shard, handle);
-            return None;
+    ) -> Result<Option<Handle>, Unscheduled> {
+        let Some(handle) = shard.find_inbound(key, now) else { return Ok(None) };
+        let (connection, tunables) = (shard.get(handle), &services.tunables);
+        let fate = if starts_anew(connection, flow, tunables) {
+            OnRemove::Reschedule
+        } else if connection.server.is_available() {
+            return Ok(Some(handle));
+        } else {
+            services.on_remove(&connection.service, flow.transport)
+        };
+        let is_mark = connection.service.key.is_mark();
+        match fate {
+            OnRemove::Keep if !tunables.expire_nodest_conn => Err(DropReason::ServerRemoved.into()),
+            OnRemove::Keep | OnRemove::Reschedule => {
+                self.table.remove(shard, handle);
+                Ok(None)
+            }
+            OnRemove::Reset => {
+                self.table.remove(shard, handle);
+                // The rules know no more of a mark than that it has no server.
+                Err(Unscheduled::Refused(if is_mark { Refusal::NoServer } else { Refusal::NotServed }))
+            }
         }
-        Some(handle)
+    }
+
+    /// Takes a datagram to a server of a one-packet service. Its connection ends as it begins.
+    fn forward_once(
+        &self,
+        now: Time,
+        services: &Services,
+        service: &VirtualService,
+        key: &InboundKey,
+        packet: &mut Packet<'_>,
+        flow: &FlowInfo,
+    ) -> Result<Verdict, DropReason> {
+        let placement = match self.place(now, &services.tunables, key, service) {
+            Ok(placement) => placement,
+            Err(unscheduled) => return unscheduled.verdict(),
+        };
+        let connection = Connection::new(key, placement, key.client.port(), Arc::clone(&service.core));
+        connection.server.bind_connection(false);
+        connection.server.unbind_connection(false);
+        connection.server.stats.count_conn();
+        service.core.stats.count_conn();
+        connection.count_in(flow.len);
+        let rewrite = Rewrite { source: None, destination: Some(connection.server_address()) };
+        let source = connection.request_source();
+        Ok(Verdict::Forward { rewritten: Some(packet.rewrite(flow, rewrite)?), source })
     }
 
     /// A packet from where a real server is (`ip_vs_out_hook`). `None`: it belongs to no connection.
@@ -315,9 +371,6 @@ fn forward_request(
     flow: &FlowInfo,
 ) -> Result<Verdict, DropReason> {
     let connection = shard.get_mut(handle);
-    if !connection.server.is_available() {
-        return Err(DropReason::ServerRemoved);
-    }
     connection.count_in(flow.len);
     advance(connection, services, Direction::Input, flow);
     let rewrite = Rewrite {
@@ -331,13 +384,31 @@ fn forward_request(
     Ok(Verdict::Forward { rewritten: Some(packet.rewrite(flow, rewrite)?), source })
 }
 
-/// Whether a client re-uses its port for a new connection while the old one is closing: rescheduled at once
-/// (`conn_reuse_mode` = 1; `is_new_conn_expected`).
-fn starts_anew(connection: &Connection, flow: &FlowInfo) -> bool {
-    // A template names the same server again.
-    connection.controller.is_none()
-        && flow.tcp_flags.is_some_and(TcpFlags::syn)
-        && connection.state.is_reusable()
+/// Whether a client re-uses its port for a new connection, and is to have one in place of the old: that is over
+/// (`is_new_conn_expected`), or its server is to get no new ones (`expire_nodest_conn`).
+fn starts_anew(connection: &Connection, flow: &FlowInfo, tunables: &Tunables) -> bool {
+    if !flow.tcp_flags.is_some_and(TcpFlags::syn) {
+        return false;
+    }
+    if tunables.expire_nodest_conn && connection.server.weight().get() == 0 {
+        return true;
+    }
+    let mode = tunables.conn_reuse_mode;
+    let is_half_seen =
+        connection.state == State::Tcp(TcpState::FinWait) && connection.flags.contains(ConnFlags::NOOUTPUT);
+    // A template would name the same server again.
+    let is_free = connection.controller.is_none();
+    mode != 0 && is_free && (connection.state.is_reusable() || mode & 2 != 0 && is_half_seen)
+}
+
+/// What becomes of a datagram from a server of a one-packet service: no connection knows where it was asked, but there
+/// is one address that it can have been. IPVS lets it go as it is; see docs/differences.md.
+fn one_packet_reply(services: &Services, flow: &FlowInfo) -> Option<Verdict> {
+    let (service, server) =
+        services.one_packet_reply(flow.source).filter(|_| flow.transport == Transport::Udp)?;
+    server.stats.count_out(flow.len);
+    service.stats.count_out(flow.len);
+    Some(Verdict::Forward { rewritten: None, source: Some(service.source) })
 }
 
 /// Whether the server answers a SYN that did not come through us: the client re-uses the port of a connection that
@@ -349,7 +420,7 @@ fn answers_another_syn(connection: &Connection, flow: &FlowInfo) -> bool {
 /// Takes the connection's state, timeout and activity one packet further.
 fn advance(connection: &mut Connection, services: &Services, direction: Direction, flow: &FlowInfo) {
     let event = flow.tcp_flags.and_then(|flags| TcpEvent::from_flags(flags.0));
-    let step = connection.state.advance(direction, event, &services.timeouts);
+    let step = connection.state.advance(direction, event, &services.timeouts_of(&connection.service));
     connection.state = step.state;
     connection.set_timeout(step.timeout);
     if let Some(controller) = connection.controller.as_ref().filter(|_| step.assures) {

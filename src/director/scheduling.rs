@@ -4,12 +4,14 @@ use super::connection::{
     Connection, Handle, InboundKey, OutboundKey, Placement, Shard, Template, TemplateKey, TemplateTarget,
 };
 use super::engine::Director;
-use super::service::{FTP_PORT, Persistence, ServiceKey, Services, Tunables, VirtualService};
+use super::service::{FTP_PORT, Persistence, RealServer, ServiceKey, Services, Tunables, VirtualService};
 use super::{DropReason, Refusal, Time, Verdict};
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+/// The port that data connections of active FTP come from.
+const FTP_DATA_PORT: u16 = 20;
 /// How many ports are tried to stand in for a client's before the connection is refused.
 const PORT_ATTEMPTS: u16 = 64;
 const FIRST_STAND_IN_PORT: u16 = 1024;
@@ -47,11 +49,30 @@ impl Director {
         key: &InboundKey,
         service: &VirtualService,
     ) -> Result<Handle, Unscheduled> {
-        let placement = match service.settings.persistence {
-            Some(persistence) => self.place_persistent(now, &services.tunables, key, service, persistence)?,
-            None => place(key, service)?,
-        };
+        let placement = self.place(now, &services.tunables, key, service)?;
         Ok(self.connect(now, shard, key, service, placement)?)
+    }
+
+    /// The server of a client's first packet.
+    pub(super) fn place(
+        &self,
+        now: Time,
+        tunables: &Tunables,
+        key: &InboundKey,
+        service: &VirtualService,
+    ) -> Result<Placement, Unscheduled> {
+        if key.client.port() == FTP_DATA_PORT {
+            // A server's own data connection, which is either known or not ours.
+            return Err(Unscheduled::Refused(Refusal::NotServed));
+        }
+        match service.settings.persistence {
+            Some(persistence) => self.place_persistent(now, tunables, key, service, persistence),
+            None => {
+                let server = choose(key, service)?;
+                let server_port = own_or(server.port, key.virtual_address.port());
+                Ok(Placement { server: Arc::clone(server), server_port, controller: None })
+            }
+        }
     }
 
     /// The server that the client's template names, or else one that the scheduler chooses and a new template names
@@ -76,7 +97,7 @@ impl Director {
         let handle = match found {
             Some(handle) => handle,
             None => {
-                let server = service.schedule().ok_or(NO_SERVER)?;
+                let server = choose(key, service)?;
                 let port = if template_key.has_port() { server.port } else { 0 };
                 let template = Template::new(Arc::clone(server), port, Arc::clone(&service.core));
                 self.table
@@ -137,14 +158,13 @@ impl Director {
     }
 }
 
-/// The server that the scheduler chooses.
-fn place(key: &InboundKey, service: &VirtualService) -> Result<Placement, Unscheduled> {
-    let server = Arc::clone(service.schedule().ok_or(NO_SERVER)?);
-    let server_port = own_or(server.port, key.virtual_address.port());
-    Ok(Placement { server, server_port, controller: None })
+/// The server that the scheduler chooses. If there is none, a packet that was only thought to be FTP's data is as good
+/// as any that fits no service (`ip_vs_leave`).
+fn choose<'a>(key: &InboundKey, service: &'a VirtualService) -> Result<&'a Arc<RealServer>, Unscheduled> {
+    let is_data = service.key().port() == FTP_PORT && key.virtual_address.port() != FTP_PORT;
+    let refusal = if is_data { Refusal::NotServed } else { Refusal::NoServer };
+    service.schedule().ok_or(Unscheduled::Refused(refusal))
 }
-
-const NO_SERVER: Unscheduled = Unscheduled::Refused(Refusal::NoServer);
 
 /// A server's port, or the one that was asked for if the server has none of its own.
 fn own_or(port: u16, asked: u16) -> u16 {

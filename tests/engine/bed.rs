@@ -225,6 +225,7 @@ pub(crate) fn server(address: &str, weight: u32) -> ServerSpec {
         address: address.parse().unwrap(),
         weight: Weight::new(weight).unwrap(),
         forward: ForwardMethod::Nat,
+        thresholds: Default::default(),
     }
 }
 

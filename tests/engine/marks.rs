@@ -35,7 +35,7 @@ fn serving(family: Family, settings: ServiceSettings, servers: &[&str]) -> Bed {
 fn persistent(client: &str) -> ServiceSettings {
     let clients = ClientMask::whole(client.parse::<std::net::SocketAddr>().unwrap().ip());
     let timeout = Duration::from_secs(60);
-    ServiceSettings { persistence: Some(Persistence { timeout, clients }) }
+    ServiceSettings { persistence: Some(Persistence { timeout, clients }), ..ServiceSettings::default() }
 }
 
 fn host(endpoint: &str) -> String {

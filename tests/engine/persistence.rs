@@ -12,7 +12,7 @@ const SERVERS: [&str; 3] = ["10.0.2.11:8080", "10.0.3.12:8080", "10.0.4.13:8080"
 
 fn persistent(seconds: u64, clients: ClientMask) -> ServiceSettings {
     let timeout = Duration::from_secs(seconds);
-    ServiceSettings { persistence: Some(Persistence { timeout, clients }) }
+    ServiceSettings { persistence: Some(Persistence { timeout, clients }), ..ServiceSettings::default() }
 }
 
 fn v4(mask: &str) -> ClientMask {
@@ -144,7 +144,7 @@ fn a_template_leads_to_its_server_whatever_its_weight() {
     bed.director.apply(&[Command::EditServer(service, server(&first, 0))]).unwrap();
     assert_eq!(bed.tcp("10.0.1.2:2", VIP, SYN).destination(), first, "weight 0");
 
-    let quiescent = Tunables { expire_quiescent_template: true };
+    let quiescent = Tunables { expire_quiescent_template: true, ..Tunables::default() };
     bed.director.apply(&[Command::SetTunables(quiescent)]).unwrap();
     let next = bed.tcp("10.0.1.2:3", VIP, SYN).destination();
     assert_ne!(next, first, "expire_quiescent_template");

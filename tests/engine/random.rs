@@ -3,8 +3,11 @@
 use crate::bed::{ACK, Bed, FIN, RST, SYN, key, marked, server, tcp, udp, unreachable};
 use nfvs::director::packet::Transport::{Tcp, Udp};
 use nfvs::director::scheduler::SchedulerKind;
-use nfvs::director::service::{Family, Fwmark};
-use nfvs::director::{Command, Hook, PacketMeta};
+use nfvs::director::service::{
+    ClientMask, Family, Fwmark, OnRemove, OwnTimeouts, Persistence, ServiceSettings, Thresholds, Tunables,
+};
+use nfvs::director::{Command, Hook, PacketMeta, ServerSpec};
+use std::time::Duration;
 
 /// As many packets as the engine has to survive.
 const PACKETS: usize = 2_000_000;
@@ -95,18 +98,20 @@ fn everything_at_once_keeps_the_books_right() {
         let client = format!("10.0.1.{}:{}", random.u8(1..5), random.u16(1000..1040));
         let chosen = servers[random.usize(..3)];
         match random.u8(..) {
-            0..2 => drop(bed.director.apply(&[Command::AddServer(service, server(chosen, random.u32(..4)))])),
+            0..2 => {
+                let thresholds = Thresholds { upper: random.u32(..40), lower: 0 };
+                let server = ServerSpec { thresholds, ..server(chosen, random.u32(..4)) };
+                drop(bed.director.apply(&[Command::AddServer(service, server)]));
+            }
             2..4 => drop(bed.director.apply(&[Command::DeleteServer(service, chosen.parse().unwrap())])),
             4..6 => {
                 drop(bed.director.apply(&[Command::EditServer(service, server(chosen, random.u32(..4)))]));
             }
             6 => {
-                let kind = SchedulerKind::ALL[random.usize(..SchedulerKind::ALL.len())];
-                drop(bed.director.apply(&[Command::EditService {
-                    service,
-                    scheduler: kind,
-                    settings: Default::default(),
-                }]));
+                let scheduler = SchedulerKind::ALL[random.usize(..SchedulerKind::ALL.len())];
+                let settings = settings(&mut random);
+                let edit = Command::EditService { service, scheduler, settings };
+                drop(bed.director.apply(&[edit, Command::SetTunables(tunables(&mut random))]));
             }
             7 => {
                 drop(bed.director.apply(&[Command::DeleteService(service)]));
@@ -126,6 +131,31 @@ fn everything_at_once_keeps_the_books_right() {
     bed.pass(2000);
     bed.director.check_invariants();
     assert_eq!(bed.director.connection_count().0, 0);
+}
+
+fn settings(random: &mut fastrand::Rng) -> ServiceSettings {
+    let persistence = Persistence {
+        timeout: Duration::from_secs(random.u64(1..200)),
+        clients: ClientMask::V4([255, 255, 255, random.u8(..)].into()),
+    };
+    ServiceSettings {
+        persistence: random.bool().then_some(persistence),
+        one_packet: random.bool(),
+        on_remove: [None, Some(OnRemove::Keep), Some(OnRemove::Reset), Some(OnRemove::Reschedule)]
+            [random.usize(..4)],
+        timeouts: OwnTimeouts {
+            tcp: Some(Duration::from_secs(random.u64(1..900))),
+            ..OwnTimeouts::default()
+        },
+    }
+}
+
+fn tunables(random: &mut fastrand::Rng) -> Tunables {
+    Tunables {
+        conn_reuse_mode: random.u8(..4),
+        expire_nodest_conn: random.bool(),
+        expire_quiescent_template: random.bool(),
+    }
 }
 
 #[test]

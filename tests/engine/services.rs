@@ -248,7 +248,7 @@ fn servers_changed_together_are_scheduled_as_those_changed_one_by_one() {
     for kind in [Rr, Wrr, Wlc] {
         let [together, single] = [0, 1].map(|_| Bed::serving(Tcp, VIP, kind, &servers));
         let choose = |client: u16| {
-            let from = format!("10.0.1.2:{client}");
+            let from = format!("10.0.1.2:{}", 1000 + client);
             [&together, &single].map(|bed| bed.tcp(&from, VIP, SYN).destination())
         };
         for client in 1..=5 {

@@ -137,6 +137,13 @@ impl Shard {
         });
     }
 
+    /// Takes out every connection whose server was removed.
+    pub(super) fn take_orphans(&mut self) -> Vec<Connection> {
+        let is_orphan = |entry: &u32| !self.get(Handle(*entry)).server.is_available();
+        let orphans: Vec<u32> = self.arena.indices().filter(is_orphan).collect();
+        orphans.into_iter().map(|entry| self.take(Handle(entry))).collect()
+    }
+
     /// What the shard holds, for people.
     pub(super) fn views(&self, now: Time) -> Vec<ConnectionView> {
         self.arena

@@ -102,6 +102,17 @@ impl ConnectionTable {
         }
     }
 
+    /// Ends every connection whose server was removed, and the templates that led to it
+    /// (`ip_vs_expire_nodest_conn_flush`).
+    pub fn expire_orphans(&self) {
+        for shard in &self.shards {
+            lock(shard).take_orphans().iter().for_each(|connection| self.ended(connection));
+        }
+        for shard in &self.templates {
+            lock(shard).take_orphans().iter().for_each(|template| self.template_ended(template));
+        }
+    }
+
     /// The connections for people, a shard at a time.
     pub fn views(&self, now: Time) -> impl Iterator<Item = Vec<ConnectionView>> + '_ {
         self.shards.iter().map(move |shard| lock(shard).views(now))

@@ -254,6 +254,16 @@ impl TemplateShard {
         }
     }
 
+    /// Takes out every template whose server was removed and that has no connections.
+    pub(super) fn take_orphans(&mut self) -> Vec<Arc<Template>> {
+        let is_orphan = |entry: &u32| {
+            let template = &self.arena.get(*entry).template;
+            !template.server.is_available() && template.controls() == 0
+        };
+        let orphans: Vec<u32> = self.arena.indices().filter(is_orphan).collect();
+        orphans.into_iter().map(|entry| self.take(entry)).collect()
+    }
+
     /// What the shard holds, for people.
     pub(super) fn views(&self, now: Time) -> Vec<TemplateView> {
         self.arena

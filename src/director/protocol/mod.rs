@@ -97,7 +97,7 @@ impl State {
     }
 
     /// Whether the connection is over, so that a client that starts another from the same port gets a new one, perhaps
-    /// on another server (`is_new_conn_expected` with `conn_reuse_mode` 1).
+    /// on another server (`is_new_conn_expected` with any `conn_reuse_mode` but 0).
     pub const fn is_reusable(self) -> bool {
         matches!(self, State::Tcp(TcpState::TimeWait | TcpState::Close))
     }

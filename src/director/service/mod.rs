@@ -12,8 +12,8 @@ mod stats;
 mod tunables;
 
 pub use key::{FTP_PORT, Family, Fwmark, ServiceKey};
-pub use server::{ForwardMethod, RealServer, ServerId, Weight};
+pub use server::{ForwardMethod, RealServer, ServerId, Thresholds, Weight};
 pub use services::{ServiceCore, Services, VirtualService};
-pub use settings::{ClientMask, Persistence, ServiceSettings};
+pub use settings::{ClientMask, OnRemove, OwnTimeouts, Persistence, ServiceSettings};
 pub use stats::{Stats, StatsSnapshot};
 pub use tunables::Tunables;

@@ -50,6 +50,25 @@ impl fmt::Display for ForwardMethod {
     }
 }
 
+/// How many connections a server may have (`ipvsadm -x`, `-y`); templates are none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Thresholds {
+    /// With as many as this the server is full, and schedulers pass it over; 0: it never is.
+    pub upper: u32,
+    /// With fewer than this it is not full any more; 0: with fewer than three quarters of `upper`, rounded up.
+    pub lower: u32,
+}
+
+impl Thresholds {
+    /// The largest threshold.
+    pub const MAX: u32 = i32::MAX as u32;
+
+    /// Below how many connections a full server is one that may be chosen again.
+    const fn effective_lower(self) -> u32 {
+        if self.lower == 0 { self.upper - (self.upper >> 2) } else { self.lower }
+    }
+}
+
 /// A real server: where it is, how much it gets, how much it has.
 #[derive(Debug)]
 pub struct RealServer {
@@ -68,6 +87,9 @@ pub struct RealServer {
     active: AtomicU32,
     total: AtomicU32,
     templates: AtomicU32,
+    upper_threshold: AtomicU32,
+    lower_threshold: AtomicU32,
+    overloaded: AtomicBool,
 }
 
 impl RealServer {
@@ -90,6 +112,9 @@ impl RealServer {
             active: AtomicU32::new(0),
             total: AtomicU32::new(0),
             templates: AtomicU32::new(0),
+            upper_threshold: AtomicU32::new(0),
+            lower_threshold: AtomicU32::new(0),
+            overloaded: AtomicBool::new(false),
         }
     }
 
@@ -113,9 +138,35 @@ impl RealServer {
         self.available.store(available, Ordering::Relaxed);
     }
 
+    /// How many connections it may have.
+    pub fn thresholds(&self) -> Thresholds {
+        Thresholds {
+            upper: self.upper_threshold.load(Ordering::Relaxed),
+            lower: self.lower_threshold.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Changes how many connections it may have. Between the two thresholds it stays what it was.
+    pub fn set_thresholds(&self, thresholds: Thresholds) {
+        self.upper_threshold.store(thresholds.upper, Ordering::Relaxed);
+        self.lower_threshold.store(thresholds.lower, Ordering::Relaxed);
+        let total = self.total_conns();
+        if thresholds.upper == 0 || total < thresholds.effective_lower() {
+            self.overloaded.store(false, Ordering::Relaxed);
+        } else if total >= thresholds.upper {
+            self.overloaded.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it has got as many connections as it may have, and not yet lost enough of them
+    /// (`IP_VS_DEST_F_OVERLOAD`).
+    pub fn is_overloaded(&self) -> bool {
+        self.overloaded.load(Ordering::Relaxed)
+    }
+
     /// Whether a scheduler may choose the server.
     pub fn is_eligible(&self) -> bool {
-        self.weight().get() > 0
+        self.weight().get() > 0 && !self.is_overloaded()
     }
 
     /// Connections in an active state (`activeconns`).
@@ -150,7 +201,10 @@ impl RealServer {
 
     /// Counts a new connection.
     pub fn bind_connection(&self, active: bool) {
-        self.total.fetch_add(1, Ordering::Relaxed);
+        let total = self.total.fetch_add(1, Ordering::Relaxed) + 1;
+        if total == self.upper_threshold.load(Ordering::Relaxed) {
+            self.overloaded.store(true, Ordering::Relaxed);
+        }
         if active {
             self.active.fetch_add(1, Ordering::Relaxed);
         }
@@ -158,7 +212,10 @@ impl RealServer {
 
     /// Counts the end of a connection.
     pub fn unbind_connection(&self, active: bool) {
-        self.total.fetch_sub(1, Ordering::Relaxed);
+        let total = self.total.fetch_sub(1, Ordering::Relaxed);
+        if self.is_overloaded() && total == self.thresholds().effective_lower() {
+            self.overloaded.store(false, Ordering::Relaxed);
+        }
         if active {
             self.active.fetch_sub(1, Ordering::Relaxed);
         }

@@ -1,6 +1,8 @@
 //! Virtual services (`struct ip_vs_service`) and the immutable snapshot that workers look them up in.
 
-use super::{FTP_PORT, Family, Fwmark, RealServer, ServiceKey, ServiceSettings, Stats, Tunables};
+use super::{
+    FTP_PORT, Family, Fwmark, OnRemove, OwnTimeouts, RealServer, ServiceKey, ServiceSettings, Stats, Tunables,
+};
 use crate::director::packet::Transport;
 use crate::director::protocol::Timeouts;
 use crate::director::scheduler::{Scheduler, SchedulerKind};
@@ -65,6 +67,13 @@ impl VirtualService {
         self.core.key
     }
 
+    /// Whether it is one whose address and port are the source of every reply that no connection has: a one-packet
+    /// service of UDP.
+    fn is_one_packet(&self) -> bool {
+        let is_udp = matches!(self.key(), ServiceKey::Endpoint { transport: Transport::Udp, .. });
+        is_udp && self.settings.one_packet
+    }
+
     /// Whether data connections of FTP belong to it as well: only persistence leads them to the right server.
     pub fn takes_ftp_data(&self) -> bool {
         let key = self.key();
@@ -91,6 +100,10 @@ pub struct Services {
     /// How many services each virtual address has.
     addresses: HashMap<IpAddr, usize, TableHasher>,
     names: HashSet<String>,
+    /// Where replies of one-packet services come from, and the service and server that each belongs to.
+    one_packet: HashMap<SocketAddr, (Arc<ServiceCore>, Arc<RealServer>), TableHasher>,
+    /// Whether any service has timeouts of its own.
+    own_timeouts: bool,
     /// How long connections of each state last.
     pub timeouts: Timeouts,
     /// The settings of the whole director.
@@ -104,6 +117,8 @@ impl Services {
             by_key: HashMap::with_hasher(hasher.clone()),
             addresses: HashMap::with_hasher(hasher.clone()),
             names: HashSet::new(),
+            one_packet: HashMap::with_hasher(hasher.clone()),
+            own_timeouts: false,
             timeouts: Timeouts::default(),
             tunables: Tunables::default(),
         }
@@ -119,6 +134,48 @@ impl Services {
         of_port(port)
             .or_else(|| of_port(FTP_PORT).filter(|service| is_data && service.takes_ftp_data()))
             .or_else(|| of_port(0))
+    }
+
+    /// How long the connections of a service last.
+    pub fn timeouts_of(&self, service: &ServiceCore) -> Timeouts {
+        if !self.own_timeouts {
+            return self.timeouts;
+        }
+        let own = self.by_key.get(&service.key).map(|service| service.settings.timeouts);
+        own.unwrap_or_default().over(&self.timeouts)
+    }
+
+    /// What becomes of the connections of a removed server of a service. Those of a removed service are kept.
+    pub fn on_remove(&self, service: &ServiceCore, transport: Transport) -> OnRemove {
+        let Some(service) = self.by_key.get(&service.key) else { return OnRemove::Keep };
+        service.settings.on_remove.unwrap_or(OnRemove::of(transport))
+    }
+
+    /// The one-packet service, and its server, whose reply a datagram from `source` is. Where several have the server,
+    /// the first in the order of keys.
+    pub fn one_packet_reply(&self, source: SocketAddr) -> Option<&(Arc<ServiceCore>, Arc<RealServer>)> {
+        if self.one_packet.is_empty() {
+            return None;
+        }
+        let any_port = SocketAddr::new(source.ip(), 0);
+        self.one_packet.get(&source).or_else(|| self.one_packet.get(&any_port))
+    }
+
+    /// Brings up to date what is derived from the services.
+    pub fn derive(&mut self) {
+        let Services { by_key, one_packet, .. } = self;
+        self.own_timeouts =
+            by_key.values().any(|service| service.settings.timeouts != OwnTimeouts::default());
+        one_packet.clear();
+        let mut services: Vec<_> = by_key.values().filter(|service| service.is_one_packet()).collect();
+        services.sort_unstable_by_key(|service| service.key());
+        for service in services {
+            for server in &service.servers {
+                let address = SocketAddr::new(server.address, server.port);
+                let reply = || (Arc::clone(&service.core), Arc::clone(server));
+                one_packet.entry(address).or_insert_with(reply);
+            }
+        }
     }
 
     /// The service of packets with this mark.

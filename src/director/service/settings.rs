@@ -1,6 +1,8 @@
 //! What an operator sets for a virtual service beside its scheduler and its servers (`ip_vs_service.flags`,
 //! `.timeout`, `.netmask`).
 
+use crate::director::packet::Transport;
+use crate::director::protocol::Timeouts;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -10,6 +12,67 @@ use std::time::Duration;
 pub struct ServiceSettings {
     /// Whether clients stay with their server (`ipvsadm -p`).
     pub persistence: Option<Persistence>,
+    /// Whether each datagram is scheduled for itself (`ipvsadm -o`). UDP only.
+    pub one_packet: bool,
+    /// What becomes of the connections of a server that is removed; `None`: see [`OnRemove::of`].
+    pub on_remove: Option<OnRemove>,
+    /// How long its connections last, where that is not as for all others.
+    pub timeouts: OwnTimeouts,
+}
+
+/// What becomes of the connections of a removed server, with their clients' next packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OnRemove {
+    /// As in IPVS: they wait for the server to come back, and packets are dropped meanwhile; with `expire_nodest_conn`
+    /// they end.
+    Keep,
+    /// They end, and the client is told: TCP is reset, everything else gets ICMP port unreachable.
+    Reset,
+    /// They end, and the packet is treated as if it came first: if it may start a connection, another server has it.
+    Reschedule,
+}
+
+impl OnRemove {
+    /// What suits a protocol: nothing ties a datagram to those before it.
+    pub const fn of(transport: Transport) -> OnRemove {
+        match transport {
+            Transport::Tcp => OnRemove::Keep,
+            Transport::Udp => OnRemove::Reschedule,
+        }
+    }
+}
+
+/// The word in the configuration file.
+impl fmt::Display for OnRemove {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            OnRemove::Keep => "keep",
+            OnRemove::Reset => "reset",
+            OnRemove::Reschedule => "reschedule",
+        })
+    }
+}
+
+/// Timeouts of one service; `None`: as for all others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnTimeouts {
+    /// TCP in ESTABLISHED.
+    pub tcp: Option<Duration>,
+    /// TCP in FIN_WAIT.
+    pub tcp_fin: Option<Duration>,
+    /// UDP.
+    pub udp: Option<Duration>,
+}
+
+impl OwnTimeouts {
+    /// The timeouts of the service, where `others` are those of all others.
+    pub fn over(&self, others: &Timeouts) -> Timeouts {
+        Timeouts {
+            tcp: self.tcp.unwrap_or(others.tcp),
+            tcp_fin: self.tcp_fin.unwrap_or(others.tcp_fin),
+            udp: self.udp.unwrap_or(others.udp),
+        }
+    }
 }
 
 /// Clients stay with their server from one connection to the next.
