@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use tempfile::TempDir;
 
-const TABLES: [&str; 5] = ["services", "servers", "connections", "queues", "stats"];
+const TABLES: [&str; 6] = ["services", "servers", "connections", "queues", "stats", "tunables"];
 
 /// What a run of `nfvs` came to.
 #[derive(Debug, PartialEq, Eq)]
@@ -86,13 +86,22 @@ fn services() -> Value {
     let server = |address: &str, port: u16, weight: u32, active: u32, inactive: u32| {
         json!({
             "address": address, "port": port, "weight": weight, "forward": "nat", "active": active,
-            "inactive": inactive, "health": "unchecked", "stats": traffic(active.into(), 1200, 98_304),
+            "inactive": inactive, "persistent": 2, "upper_threshold": 0, "lower_threshold": 0, "overloaded": false,
+            "health": "unchecked", "stats": traffic(active.into(), 1200, 98_304),
         })
     };
     let service = |name: &str, protocol: &str, address: &str, port: u16, scheduler: &str, servers: Value| {
         json!({
             "name": name, "protocol": protocol, "address": address, "port": port, "scheduler": scheduler,
             "path": "queue", "stats": traffic(300, 123_456_789, 9_876_543_210), "servers": servers,
+            "one_packet": protocol == "udp", "timeouts": {},
+        })
+    };
+    let marked = |mark: u16, family: &str, netmask: Value, servers: Value| {
+        json!({
+            "name": format!("fwmark-{mark}-{family}"), "fwmark": mark, "family": family, "scheduler": "rr",
+            "path": "queue", "stats": traffic(0, 0, 0), "servers": servers, "one_packet": false,
+            "persistence": { "timeout": 360, "netmask": netmask }, "on_remove": "keep", "timeouts": { "udp": 5 },
         })
     };
     json!([
@@ -117,7 +126,14 @@ fn services() -> Value {
             "rr",
             json!([server("2001:db8:ffff:eeee:dddd:cccc:bbbb:aaaa", 65_535, 0, u32::MAX, u32::MAX)]),
         ),
+        marked(5, "ipv4", json!("255.255.255.0"), json!([])),
+        marked(65_535, "ipv6", json!(64), json!([])),
+        marked(6, "ipv6", json!(128), json!([server("fd00:2::11", 0, 1, 3, 4)])),
     ])
+}
+
+fn tunables() -> Value {
+    json!({ "conn_reuse_mode": 1, "expire_nodest_conn": 0, "expire_quiescent_template": 1 })
 }
 
 fn connections() -> Vec<Value> {
@@ -183,6 +199,7 @@ fn usual_answer(command: &str) -> String {
         }
         "show-queues" => ok(&queues(true)),
         "show-stats" => ok(&stats(5)),
+        "show-tunables" => ok(&tunables()),
         other => json!({ "error": format!("what is {other}?") }).to_string() + "\n",
     }
 }
@@ -192,6 +209,7 @@ fn empty_answer(command: &str) -> String {
     match command {
         "show-connections" => ok(&Value::Null),
         "show-stats" => ok(&json!({ "connections": 0, "max_connections": 1, "drops": {}, "services": [] })),
+        "show-tunables" => ok(&tunables()),
         _ => ok(&json!([])),
     }
 }
@@ -352,9 +370,27 @@ fn json_has_the_promised_keys() {
     assert_eq!(show("queues"), queues(true));
     assert_eq!(show("stats"), stats(5));
 
-    let service_keys = ["name", "protocol", "address", "port", "scheduler", "path", "stats", "servers"];
-    let server_keys = ["address", "port", "weight", "forward", "active", "inactive", "health", "stats"];
+    assert_eq!(show("tunables"), tunables());
+
+    let of_every = ["name", "scheduler", "path", "one_packet", "timeouts", "stats", "servers"];
+    let service_keys = [&of_every[..], &["protocol", "address", "port"]].concat();
+    let marked_keys = [&of_every[..], &["fwmark", "family", "persistence", "on_remove"]].concat();
+    let server_keys = [
+        "address",
+        "port",
+        "weight",
+        "forward",
+        "active",
+        "inactive",
+        "persistent",
+        "upper_threshold",
+        "lower_threshold",
+        "overloaded",
+        "health",
+        "stats",
+    ];
     assert_keys(&show("services")[0], &service_keys);
+    assert_keys(&show("services")[4], &marked_keys);
     assert_keys(&show("services")[0]["servers"][0], &server_keys);
     assert_keys(
         &show("connections")[0],
@@ -364,12 +400,13 @@ fn json_has_the_promised_keys() {
         ],
     );
     let servers = show("servers");
-    assert_eq!(servers.as_array().unwrap().len(), 4);
+    assert_eq!(servers.as_array().unwrap().len(), 5);
     assert_keys(&servers[0], &[&server_keys[..], &["service"]].concat());
     assert_eq!(
         servers[3]["service"],
         json!({ "name": "long6", "protocol": "tcp", "address": "2001:db8:1111:2222:3333:4444:5555:6666", "port": 443 })
     );
+    assert_eq!(servers[4]["service"], json!({ "name": "fwmark-6-ipv6", "fwmark": 6, "family": "ipv6" }));
 
     let empty = FakeDaemon::new(empty_answer);
     for what in &TABLES[..4] {
@@ -484,7 +521,7 @@ fn output_that_nobody_reads_is_no_error() {
         _ => ok(&json!(vec![services()[0].clone(); 2000])),
     });
     let socket = daemon.socket();
-    for what in TABLES {
+    for what in &TABLES[..5] {
         for json in [&[][..], &["--json"]] {
             for lines in [0, 1] {
                 let mut child = Command::new(env!("CARGO_BIN_EXE_nfvs"))

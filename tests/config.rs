@@ -1,6 +1,10 @@
 //! The configuration from outside: what is accepted and as what, what is refused and in which words.
 
-use nfvs::config::{self, Complaints, Config, LoadError, file};
+use nfvs::config::service_keys::{
+    ConnReuseMode, Family, Fwmark, LowerThreshold, OnRemove, OwnTimeouts, Persistence, Tunables,
+    UpperThreshold,
+};
+use nfvs::config::{self, Complaints, Config, Key, LoadError, file};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -292,12 +296,22 @@ fn any_file() -> impl Strategy<Value = file::File> {
                     port: with_port.then(|| port(if service_port == 0 { 0 } else { own_port })),
                     weight: file::Weight::new(weight).unwrap(),
                     forward: file::Forward::Nat,
+                    upper_threshold: UpperThreshold::new(weight).unwrap(),
+                    lower_threshold: LowerThreshold::new(weight / 2).unwrap(),
                 });
+            let by_mark = service_port % 5 == 0;
+            let mark = u64::from(host) + 1;
             file::Service {
                 name: named.then(|| file::ServiceName::new(&format!("service-{index}")).unwrap()),
-                protocol,
-                address: file::Address::new(any_address(ipv4, host)).unwrap(),
-                port: port(service_port),
+                protocol: (!by_mark).then_some(protocol),
+                address: (!by_mark).then(|| file::Address::new(any_address(ipv4, host)).unwrap()),
+                port: (!by_mark).then(|| port(service_port)),
+                fwmark: by_mark.then(|| Fwmark::new(mark).unwrap()),
+                family: by_mark.then_some(if ipv4 { Family::Ipv4 } else { Family::Ipv6 }),
+                persistence: (named && !by_mark).then(Persistence::default),
+                one_packet: named && protocol == Protocol::Udp,
+                on_remove: queue.then_some(OnRemove::Reset),
+                timeouts: OwnTimeouts::default(),
                 scheduler,
                 path: if queue { PathChoice::Queue } else { PathChoice::Auto },
                 servers: servers.collect(),
@@ -313,6 +327,10 @@ fn any_file() -> impl Strategy<Value = file::File> {
                 backend: if flag { QueueBackend::Nfq } else { QueueBackend::Batched },
                 length: file::QueueLength::new(length).unwrap(),
             },
+            tunables: Tunables {
+                conn_reuse_mode: ConnReuseMode::new(time % 4).unwrap(),
+                ..Tunables::default()
+            },
             answer_ping: flag,
         }
     })
@@ -321,16 +339,30 @@ fn any_file() -> impl Strategy<Value = file::File> {
 fn assert_means_the_same(config: &Config, file: &file::File) {
     assert_eq!(config.services.len(), file.services.len());
     for (service, written) in config.services.iter().zip(&file.services) {
-        assert_eq!((service.protocol, service.address), (written.protocol, written.address.get()));
-        assert_eq!((service.port, service.scheduler), (written.port.get(), written.scheduler));
-        assert_eq!(service.path, written.path);
+        match service.key {
+            Key::Endpoint { protocol, address, port } => {
+                let written = (written.protocol, written.address, written.port);
+                let (protocol_written, address_written, port_written) = written;
+                assert_eq!(Some(protocol), protocol_written);
+                assert_eq!(Some(address), address_written.map(file::Address::get));
+                assert_eq!(Some(port), port_written.map(file::Port::get));
+            }
+            Key::Mark { mark, .. } => assert_eq!(Some(mark.get()), written.fwmark.map(Fwmark::get)),
+        }
+        assert_eq!((service.scheduler, service.path), (written.scheduler, written.path));
+        assert_eq!(service.settings.persistence.is_some(), written.persistence.is_some());
+        assert_eq!(service.settings.one_packet, written.one_packet);
+        assert_eq!(service.settings.on_remove.is_some(), written.on_remove.is_some());
         assert_eq!(service.servers.len(), written.servers.len());
         for (server, written) in service.servers.iter().zip(&written.servers) {
             assert_eq!(server.address, written.address.get());
-            assert_eq!(server.port, written.port.map_or(service.port, file::Port::get));
+            assert_eq!(server.port, written.port.map_or(service.key.port(), file::Port::get));
             assert_eq!(server.weight.get(), written.weight.get());
+            assert_eq!(server.thresholds.upper, written.upper_threshold.get());
+            assert_eq!(server.thresholds.lower, written.lower_threshold.get());
         }
     }
+    assert_eq!(config.tunables.conn_reuse_mode, file.tunables.conn_reuse_mode.get());
     assert_eq!(config.timeouts.tcp.as_secs(), u64::from(file.timeouts.tcp.get()));
     assert_eq!(config.max_connections, file.connections.max.get());
     assert_eq!(config.queues.base, file.queues.base.get());

@@ -139,4 +139,6 @@ pub(super) enum What {
     Queues,
     /// Traffic counters and drop reasons
     Stats,
+    /// Settings of the whole director, by their names under net.ipv4.vs
+    Tunables,
 }

@@ -4,7 +4,7 @@ use super::arguments::What;
 use super::client::Client;
 use crate::daemon::api::{
     ConnectionStatus, PersistenceStatus, QueueStatus, Request, ServerStatus, ServiceStatus, Statistics,
-    Traffic,
+    Traffic, TunablesStatus,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -31,6 +31,10 @@ pub(super) fn show(client: &mut Client, what: What, json: bool, out: &mut impl W
         What::Stats => {
             let stats: Statistics = client.ask(&Request::ShowStats {})?;
             if json { print_json(&stats, out) } else { print_stats(&stats, out) }
+        }
+        What::Tunables => {
+            let tunables: TunablesStatus = client.ask(&Request::ShowTunables {})?;
+            if json { print_json(&tunables, out) } else { print_tunables(&tunables, out) }
         }
     }
 }
@@ -129,6 +133,14 @@ fn print_stats(stats: &Statistics, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// As `sysctl` prints them.
+fn print_tunables(tunables: &TunablesStatus, out: &mut impl Write) -> anyhow::Result<()> {
+    for (name, value) in json!(tunables).as_object().into_iter().flatten() {
+        writeln!(out, "{name} = {value}")?;
+    }
+    Ok(())
+}
+
 fn print_queues(queues: &[QueueStatus], out: &mut impl Write) -> anyhow::Result<()> {
     writeln!(
         out,
@@ -221,6 +233,9 @@ fn flags(service: &ServiceStatus) -> String {
         if *netmask != json!("255.255.255.255") && *netmask != json!(128) {
             flags.push_str(&format!(" mask {}", netmask.as_str().map_or(netmask.to_string(), str::to_owned)));
         }
+    }
+    if service.one_packet {
+        flags.push_str(" ops");
     }
     flags
 }

@@ -5,6 +5,10 @@
 //! checked later, by `rules`.
 
 use super::model::{PathChoice, Protocol, QueueBackend, SchedulerName};
+use super::number::number;
+use super::service_keys::{
+    Family, Fwmark, LowerThreshold, OnRemove, OwnTimeouts, Persistence, Tunables, UpperThreshold,
+};
 use crate::director::service::ForwardMethod;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, Visitor};
@@ -17,6 +21,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 pub(super) trait Object: de::DeserializeOwned {
     /// The keys that must be there.
     const REQUIRED: &'static [&'static str];
+    /// The keys that have no default, whether they must be there or not.
+    const WITHOUT_DEFAULT: &'static [&'static str] = Self::REQUIRED;
 }
 
 /// The configuration of nfvs, a layer-4 load balancer.
@@ -35,6 +41,9 @@ pub struct File {
     /// The queues between the kernel and the daemon.
     #[serde(default)]
     pub queues: Queues,
+    /// Settings of the whole director, by their names under net.ipv4.vs.
+    #[serde(default)]
+    pub tunables: Tunables,
     /// Whether ICMP echo requests (ping) to virtual addresses are answered.
     #[serde(default = "yes")]
     pub answer_ping: bool,
@@ -48,33 +57,64 @@ const fn yes() -> bool {
     true
 }
 
-/// A virtual service: what clients connect to.
+/// A virtual service: what clients connect to. It has a protocol, an address and a port, or a firewall mark instead.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [{ "required": ["protocol", "address", "port"] }, { "required": ["fwmark"] }]))]
 pub struct Service {
     /// What people call the service; unique. Default: like "tcp-10.0.0.100-80".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ServiceName")]
     pub name: Option<ServiceName>,
     /// The transport protocol.
-    pub protocol: Protocol,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Protocol")]
+    pub protocol: Option<Protocol>,
     /// The virtual address.
-    pub address: Address,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Address")]
+    pub address: Option<Address>,
     /// The port; 0: every port that no other service of this protocol and address has.
-    pub port: Port,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Port")]
+    pub port: Option<Port>,
+    /// In place of those three: packets that rules of the operator have given this mark, the lower half of the packet
+    /// mark (ipvsadm -f).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Fwmark")]
+    pub fwmark: Option<Fwmark>,
+    /// The address family of the packets with the mark. Default: that of the first server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Family")]
+    pub family: Option<Family>,
     /// Who chooses the real server of a new connection.
     #[serde(default)]
     pub scheduler: SchedulerName,
     /// How the packets of a connection travel.
     #[serde(default)]
     pub path: PathChoice,
+    /// Clients stay with their server from one connection to the next (ipvsadm -p).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Persistence")]
+    pub persistence: Option<Persistence>,
+    /// Whether each datagram is scheduled for itself, without a connection (ipvsadm -o). UDP only.
+    #[serde(default)]
+    pub one_packet: bool,
+    /// What becomes of the connections of a server that is removed. Default: TCP "keep", UDP "reschedule".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "OnRemove")]
+    pub on_remove: Option<OnRemove>,
+    /// Timeouts of this service, in seconds. Default: those of all services.
+    #[serde(default)]
+    pub timeouts: OwnTimeouts,
     /// The real servers; with none, clients are refused.
     #[serde(default)]
     pub servers: Vec<Server>,
 }
 
 impl Object for Service {
-    const REQUIRED: &'static [&'static str] = &["protocol", "address", "port"];
+    const REQUIRED: &'static [&'static str] = &[];
+    const WITHOUT_DEFAULT: &'static [&'static str] = &["protocol", "address", "port", "fwmark"];
 }
 
 /// A real server of a virtual service: what does the work.
@@ -93,6 +133,12 @@ pub struct Server {
     /// How packets reach the server.
     #[serde(default)]
     pub forward: Forward,
+    /// How many connections it may have before it is full and gets no new ones; 0: it never is (ipvsadm -x).
+    #[serde(default)]
+    pub upper_threshold: UpperThreshold,
+    /// Below how many connections a full server gets new ones again; 0: three quarters of the other (ipvsadm -y).
+    #[serde(default)]
+    pub lower_threshold: LowerThreshold,
 }
 
 impl Object for Server {
@@ -168,72 +214,6 @@ impl From<Forward> for ForwardMethod {
             Forward::Nat => ForwardMethod::Nat,
         }
     }
-}
-
-/// A whole number between two bounds, which are also in its schema and in the message about any other value.
-macro_rules! number {
-    (
-        $(#[$doc:meta])*
-        $name:ident($int:ty): $what:literal, $min:literal to $max:literal $(, $unit:literal)? $(; default $default:literal)?
-    ) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-        pub struct $name($int);
-
-        impl $name {
-            /// The number, if it is allowed.
-            pub fn new(number: u64) -> Option<$name> {
-                if ($min..=$max).contains(&number) { <$int>::try_from(number).ok().map($name) } else { None }
-            }
-
-            /// The number.
-            pub const fn get(self) -> $int {
-                self.0
-            }
-        }
-
-        $(impl Default for $name {
-            fn default() -> $name {
-                $name($default)
-            }
-        })?
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<$name, D::Error> {
-                struct Number;
-                impl Visitor<'_> for Number {
-                    type Value = $name;
-
-                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                        let (what, min, max) = ($what, $min, $max);
-                        write!(f, "{what} from {min} to {max}")?;
-                        $(write!(f, " {}", $unit)?;)?
-                        Ok(())
-                    }
-
-                    fn visit_u64<E: de::Error>(self, number: u64) -> Result<$name, E> {
-                        $name::new(number)
-                            .ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(number), &self))
-                    }
-                }
-                deserializer.deserialize_u64(Number)
-            }
-        }
-
-        impl JsonSchema for $name {
-            fn inline_schema() -> bool {
-                true
-            }
-
-            fn schema_name() -> Cow<'static, str> {
-                stringify!($name).into()
-            }
-
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": "integer", "minimum": $min, "maximum": $max })
-            }
-        }
-    };
 }
 
 number! {
@@ -426,6 +406,9 @@ mod tests {
         check::<Timeouts>();
         check::<Connections>();
         check::<Queues>();
+        check::<Persistence>();
+        check::<OwnTimeouts>();
+        check::<Tunables>();
     }
 
     #[test]

@@ -23,13 +23,17 @@ mod complaint;
 pub mod file;
 mod model;
 mod node;
+mod number;
 mod read;
 mod rules;
+pub mod service_keys;
+mod settings;
 mod syntax;
 
 pub use complaint::{Complaint, Complaints};
 pub use model::{
-    Config, PathChoice, Protocol, QueueBackend, Queues, SchedulerName, Server, Service, Timeouts, UnknownWord,
+    Config, Key, PathChoice, Protocol, QueueBackend, Queues, SchedulerName, Server, Service, Timeouts,
+    UnknownWord,
 };
 
 use complaint::Findings;

@@ -1,6 +1,8 @@
 //! A checked configuration: whatever a [`Config`] says is possible and consistent.
 
-use crate::director::service::{ForwardMethod, Weight};
+use crate::director::service::{
+    Family, ForwardMethod, Fwmark, ServiceSettings, Thresholds, Tunables, Weight,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -21,6 +23,8 @@ pub struct Config {
     pub max_connections: u32,
     /// The queues between the kernel and the daemon.
     pub queues: Queues,
+    /// The settings of the whole director.
+    pub tunables: Tunables,
     /// Whether an ICMP echo request to a virtual address is answered.
     pub answer_ping: bool,
 }
@@ -30,18 +34,67 @@ pub struct Config {
 pub struct Service {
     /// What people call it; given, or made from protocol, address and port.
     pub name: String,
-    /// The transport protocol.
-    pub protocol: Protocol,
-    /// The virtual address. Unicast, and of use on any interface.
-    pub address: IpAddr,
-    /// The port, in host byte order; 0: every port that no other service of this protocol and address has.
-    pub port: u16,
+    /// What it is found by.
+    pub key: Key,
     /// Who chooses the real server of a new connection.
     pub scheduler: SchedulerName,
     /// How the packets of a connection travel.
     pub path: PathChoice,
+    /// What else is set.
+    pub settings: ServiceSettings,
     /// The real servers, in the order of the file. No two have the same address and port.
     pub servers: Vec<Server>,
+}
+
+/// What a virtual service is found by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// A protocol, address and port.
+    Endpoint {
+        /// The transport protocol.
+        protocol: Protocol,
+        /// The virtual address. Unicast, and of use on any interface.
+        address: IpAddr,
+        /// The port, in host byte order; 0: every port that no other service of this protocol and address has.
+        port: u16,
+    },
+    /// Whatever an operator's rules have marked.
+    Mark {
+        /// The mark.
+        mark: Fwmark,
+        /// The address family.
+        family: Family,
+    },
+}
+
+impl Key {
+    /// The port; 0 for every port.
+    pub const fn port(&self) -> u16 {
+        match *self {
+            Key::Endpoint { port, .. } => port,
+            Key::Mark { .. } => 0,
+        }
+    }
+
+    /// The address family.
+    pub const fn family(&self) -> Family {
+        match *self {
+            Key::Endpoint { address, .. } => Family::of(address),
+            Key::Mark { family, .. } => family,
+        }
+    }
+}
+
+/// `tcp 10.0.0.100:80` or `fwmark 5 ipv4`, as messages name a service.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Key::Endpoint { protocol, address, port } => {
+                write!(f, "{protocol} {}", SocketAddr::new(address, port))
+            }
+            Key::Mark { mark, family } => write!(f, "fwmark {mark} {family}"),
+        }
+    }
 }
 
 /// A real server of a virtual service.
@@ -49,12 +102,14 @@ pub struct Service {
 pub struct Server {
     /// The server's address, of the same family as the service's.
     pub address: IpAddr,
-    /// The port, in host byte order; 0 (always and only for a service with port 0): the one the client asked for.
+    /// The port, in host byte order; 0 (always for a service with port 0): the one the client asked for.
     pub port: u16,
     /// How many new connections it gets in comparison with the others.
     pub weight: Weight,
     /// How packets reach it.
     pub forward: ForwardMethod,
+    /// How many connections it may have.
+    pub thresholds: Thresholds,
 }
 
 /// How long a connection without traffic is kept (`ipvsadm --set`).
@@ -220,11 +275,6 @@ pub enum QueueBackend {
     Batched,
     /// The `nfq` library, one packet at a time: for comparison and debugging.
     Nfq,
-}
-
-/// `tcp 10.0.0.100:80`, as messages name a service.
-pub(super) fn endpoint(protocol: Protocol, address: IpAddr, port: u16) -> String {
-    format!("{protocol} {}", SocketAddr::new(address, port))
 }
 
 #[cfg(test)]

@@ -31,6 +31,11 @@ impl<T> Read<'_, T> {
         self.wrong.iter().all(|wrong| wrong != key)
     }
 
+    /// Whether the key is there, right or wrong.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.object.get(key).is_some()
+    }
+
     /// Where the object begins.
     pub(super) fn offset(&self) -> usize {
         self.object.range.start
@@ -59,6 +64,19 @@ pub(super) fn elements<'a>(
     let list = value_of(value, key).and_then(Value::as_array).map_or(&[][..], |array| &array.elements);
     let path = join(path, key);
     list.iter().enumerate().map(move |(index, element)| (format!("{path}[{index}]"), element))
+}
+
+/// Reads the object under `key` of the object at `path`, if it is there. That it is an object at all is checked with
+/// the outer one.
+pub(super) fn part<'a, T: Object>(
+    value: &'a Value<'a>,
+    path: &str,
+    key: &str,
+    findings: &mut Findings<'_>,
+) -> Option<Read<'a, T>> {
+    let part = value_of(value, key)?;
+    part.as_object()?;
+    object(part, join(path, key), findings)
 }
 
 /// Reads one object; nothing if it is none, or if a key that it must have is missing or wrong.
@@ -106,7 +124,7 @@ pub(super) fn object<'a, T: Object>(
                     left.remove(at.expect("a problem that is none of the object's is one of a key's"));
                 let key = property.name.as_str();
                 let mut message = describe(&problem, &property.value, findings.text());
-                if property.value.as_null_keyword().is_some() && !T::REQUIRED.contains(&key) {
+                if property.value.as_null_keyword().is_some() && !T::WITHOUT_DEFAULT.contains(&key) {
                     message.push_str("; for the default, leave the key out");
                 }
                 findings.add(property.value.start(), join(&path, key), message);

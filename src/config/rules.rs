@@ -2,9 +2,11 @@
 
 use super::complaint::Findings;
 use super::file;
-use super::model::{Config, Protocol, Queues, Server, Service, Timeouts, endpoint};
+use super::model::{Config, Key, Queues, Server, Service, Timeouts};
 use super::read::{self, Read};
-use crate::director::service::Weight;
+use super::service_keys;
+use super::settings;
+use crate::director::service::{Family, Fwmark, Weight};
 use jsonc_parser::ast::Value;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -18,6 +20,9 @@ pub(super) fn config(root: &Value<'_>, findings: &mut Findings<'_>) -> Config {
         part::<file::Timeouts>(root, "timeouts", findings).map(|read| read.written).unwrap_or_default();
     let connections =
         part::<file::Connections>(root, "connections", findings).map(|read| read.written).unwrap_or_default();
+    let tunables = part::<service_keys::Tunables>(root, "tunables", findings)
+        .map(|read| read.written)
+        .unwrap_or_default();
     let queues = part::<file::Queues>(root, "queues", findings);
     let mut known = Known::default();
     let services = read::elements(root, "", "services")
@@ -32,19 +37,18 @@ pub(super) fn config(root: &Value<'_>, findings: &mut Findings<'_>) -> Config {
         },
         max_connections: connections.max.get(),
         queues: check_queues(queues.as_ref(), findings),
+        tunables: tunables.into(),
         answer_ping: file.is_none_or(|read| read.written.answer_ping),
     }
 }
 
-/// Reads the object under `key` of `root`, if it is there. That it is an object at all is checked with `root`.
+/// Reads the object under `key` of `root`, if it is there.
 fn part<'a, T: file::Object>(
     root: &'a Value<'a>,
     key: &str,
     findings: &mut Findings<'_>,
 ) -> Option<Read<'a, T>> {
-    let value = read::value_of(root, key)?;
-    value.as_object()?;
-    read::object(value, key.to_owned(), findings)
+    read::part(root, "", key, findings)
 }
 
 fn check_queues(read: Option<&Read<'_, file::Queues>>, findings: &mut Findings<'_>) -> Queues {
@@ -81,7 +85,7 @@ fn check_queues(read: Option<&Read<'_, file::Queues>>, findings: &mut Findings<'
 /// What the services so far have taken, and who was first.
 #[derive(Default)]
 struct Known {
-    endpoints: HashMap<(Protocol, IpAddr, u16), Place>,
+    keys: HashMap<Key, Place>,
     names: HashMap<String, Place>,
 }
 
@@ -113,25 +117,21 @@ fn service(
         .filter_map(|(path, value)| read::object(value, path, findings))
         .collect();
     let read = read::object::<file::Service>(value, path, findings)?;
-    let (protocol, address, port) =
-        (read.written.protocol, read.written.address.get(), read.written.port.get());
-
-    if let Some(first) = known.endpoints.get(&(protocol, address, port)) {
-        let message =
-            format!("{} is already {first}; list all its servers there", endpoint(protocol, address, port));
+    let key = key(&read, &servers, findings)?;
+    if let Some(first) = known.keys.get(&key) {
+        let message = format!("{key} is already {first}; list all its servers there");
         findings.add(read.offset(), read.path.clone(), message);
     } else {
-        known.endpoints.insert((protocol, address, port), Place::of(&read, findings));
-        check_name(&read, known, findings);
+        known.keys.insert(key, Place::of(&read, findings));
+        check_name(&read, key, known, findings);
     }
 
     let mut service = Service {
-        name: name(&read.written),
-        protocol,
-        address,
-        port,
+        name: name(&read.written, key),
+        key,
         scheduler: read.written.scheduler,
         path: read.written.path,
+        settings: settings::settings(value, &read, key, findings),
         servers: Vec::with_capacity(servers.len()),
     };
     let mut places = HashMap::with_capacity(servers.len());
@@ -149,19 +149,55 @@ fn service(
     Some(service)
 }
 
-/// The name as given, or made from what is unique: `tcp-10.0.0.100-80`, `udp-fd00--1-53`.
-fn name(written: &file::Service) -> String {
-    match &written.name {
-        Some(name) => name.clone().into_string(),
-        None => {
-            let address = written.address.get().to_string().replace(':', "-");
-            format!("{}-{address}-{}", written.protocol, written.port.get())
+/// What the service is found by; nothing if that is missing or wrong.
+fn key(
+    read: &Read<'_, file::Service>,
+    servers: &[Read<'_, file::Server>],
+    findings: &mut Findings<'_>,
+) -> Option<Key> {
+    let file::Service { protocol, address, port, fwmark, family, .. } = &read.written;
+    if read.has("fwmark") {
+        for key in ["protocol", "address", "port"].into_iter().filter(|key| read.has(key)) {
+            let message = "a service by fwmark has none: it takes every protocol, address and port that is marked; \
+                           leave this key out, or \"fwmark\"";
+            read.complain(findings, key, message.to_owned());
         }
+        let mark = fwmark.map(|mark| Fwmark::new(mark.get()).expect("both types have the same bounds"))?;
+        let of_servers = servers.first().map(|server| Family::of(server.written.address.get()));
+        let family = family.map(Family::from).or(of_servers);
+        if family.is_none() && read.is_right("family") {
+            let message = "no server tells the address family; write \"family\": \"ipv4\" or \"ipv6\"";
+            read.complain(findings, "fwmark", message.to_owned());
+        }
+        return Some(Key::Mark { mark, family: family? });
+    }
+    for key in ["protocol", "address", "port"].into_iter().filter(|key| !read.has(key)) {
+        findings.add(read.offset(), read.path.clone(), format!("the key {key:?} is missing"));
+    }
+    if read.has("family") {
+        let message = "only a service by fwmark has a family; the address tells that of any other";
+        read.complain(findings, "family", message.to_owned());
+    }
+    Some(Key::Endpoint {
+        protocol: (*protocol)?,
+        address: address.as_ref()?.get(),
+        port: port.as_ref()?.get(),
+    })
+}
+
+/// The name as given, or made from what is unique: `tcp-10.0.0.100-80`, `udp-fd00--1-53`, `fwmark-5-ipv4`.
+fn name(written: &file::Service, key: Key) -> String {
+    match (&written.name, key) {
+        (Some(name), _) => name.clone().into_string(),
+        (None, Key::Endpoint { protocol, address, port }) => {
+            format!("{protocol}-{}-{port}", address.to_string().replace(':', "-"))
+        }
+        (None, Key::Mark { mark, family }) => format!("fwmark-{mark}-{family}"),
     }
 }
 
-fn check_name(read: &Read<'_, file::Service>, known: &mut Known, findings: &mut Findings<'_>) {
-    let name = name(&read.written);
+fn check_name(read: &Read<'_, file::Service>, key: Key, known: &mut Known, findings: &mut Findings<'_>) {
+    let name = name(&read.written, key);
     if let Some(first) = known.names.get(&name) {
         let message = format!("{name:?} is already the name of {first}; each service needs its own");
         read.complain(findings, "name", message);
@@ -173,26 +209,11 @@ fn check_name(read: &Read<'_, file::Service>, known: &mut Known, findings: &mut 
 fn server(read: &Read<'_, file::Server>, service: &Service, findings: &mut Findings<'_>) -> Option<Server> {
     let address = read.written.address.get();
     let written_port = read.written.port.map(file::Port::get);
-    match written_port {
-        Some(port) if service.port == 0 && port != 0 => {
-            let message = format!(
-                "{port} cannot be: the service has port 0 and keeps the port the client asked for; leave the key out"
-            );
-            read.complain(findings, "port", message);
-            return None;
-        }
-        Some(0) if service.port != 0 => {
-            let message = format!(
-                "0 is only for a service with port 0; write a port from 1 to 65535, or leave the key out for the \
-                 service's {}",
-                service.port
-            );
-            read.complain(findings, "port", message);
-            return None;
-        }
-        _ => {}
+    if let Some(message) = wrong_port(written_port, service) {
+        read.complain(findings, "port", message);
+        return None;
     }
-    let port = written_port.unwrap_or(service.port);
+    let port = written_port.unwrap_or(service.key.port());
     if let Some(message) = unreachable_server(address, port, service) {
         read.complain(findings, "address", message);
         return None;
@@ -202,32 +223,66 @@ fn server(read: &Read<'_, file::Server>, service: &Service, findings: &mut Findi
         port,
         weight: Weight::new(read.written.weight.get()).expect("both types have the same bounds"),
         forward: read.written.forward.into(),
+        thresholds: settings::thresholds(read, findings),
     })
+}
+
+/// Why a server of `service` cannot have `port`.
+fn wrong_port(port: Option<u16>, service: &Service) -> Option<String> {
+    let by_mark = matches!(service.key, Key::Mark { .. });
+    let is_persistent = service.settings.persistence.is_some();
+    match port {
+        Some(port) if by_mark && is_persistent && port != 0 => Some(format!(
+            "{port} cannot be: a persistent service by fwmark keeps the port the client asked for; leave the key out"
+        )),
+        Some(port) if !by_mark && service.key.port() == 0 && port != 0 => Some(format!(
+            "{port} cannot be: the service has port 0 and keeps the port the client asked for; leave the key out"
+        )),
+        Some(0) if service.key.port() != 0 => Some(format!(
+            "0 is only for a service with port 0; write a port from 1 to 65535, or leave the key out for the \
+             service's {}",
+            service.key.port()
+        )),
+        _ => None,
+    }
 }
 
 /// Why a server at `address` and `port` could never serve `service`.
 fn unreachable_server(address: IpAddr, port: u16, service: &Service) -> Option<String> {
-    let vip = service.address;
-    if address.is_ipv4() != vip.is_ipv4() {
-        let family = if vip.is_ipv4() { "IPv4" } else { "IPv6" };
-        Some(format!("{address} is of another family than the service's {vip}; write an {family} address"))
-    } else if (address, port) == (vip, service.port) {
-        let itself = endpoint(service.protocol, vip, port);
+    if Family::of(address) != service.key.family() {
+        let family = match service.key.family() {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        };
+        let of_service = match service.key {
+            Key::Endpoint { address, .. } => address.to_string(),
+            Key::Mark { .. } => service.key.to_string(),
+        };
+        return Some(format!(
+            "{address} is of another family than the service's {of_service}; write an {family} address"
+        ));
+    }
+    let vip = match service.key {
+        Key::Endpoint { address, .. } => Some(address),
+        Key::Mark { .. } => None,
+    };
+    let is_loopback = vip.is_some_and(|vip| vip.is_loopback());
+    if (Some(address), port) == (vip, service.key.port()) {
         let or_port = if port == 0 { "" } else { " or port" };
         Some(format!(
-            "{itself} is the service itself: packets would go in a circle; write another address{or_port}"
+            "{} is the service itself: packets would go in a circle; write another address{or_port}",
+            service.key
         ))
-    } else if address.is_loopback() && !vip.is_loopback() {
+    } else if address.is_loopback() && !is_loopback {
         Some(format!(
             "{address} is a loopback address, and the kernel drops what comes from a network to it; write another \
              address of this machine"
         ))
-    } else if vip.is_loopback() && !address.is_loopback() {
+    } else {
+        let vip = vip.filter(|_| is_loopback && !address.is_loopback())?;
         Some(format!(
             "{address} cannot serve {vip}: clients of a loopback address have one themselves, and it must not leave \
              the machine; write a loopback address"
         ))
-    } else {
-        None
     }
 }

@@ -2,9 +2,11 @@
 //!
 //! A request is one line of JSON, a reply one or more. Field names and meanings are stable; fields may be added.
 
+use crate::director::service::{ClientMask, OwnTimeouts, Persistence, Tunables};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
+use std::time::Duration;
 
 /// A request. The ones without fields are written with braces so that unknown fields are refused there too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,14 +25,14 @@ pub enum Request {
         /// The service.
         service: Value,
     },
-    /// Changes a service's scheduler.
+    /// Changes a service's scheduler and settings; those not named stay, and `null` takes one away.
     EditService {
-        /// Protocol, address, port and the new scheduler.
+        /// What names the service, and what is to be changed.
         service: Value,
     },
     /// Removes a service.
     DeleteService {
-        /// Protocol, address and port.
+        /// Protocol, address and port, or the firewall mark and its family.
         service: Value,
     },
     /// Adds a server to a service.
@@ -40,11 +42,11 @@ pub enum Request {
         /// The server as the configuration file writes it.
         server: Value,
     },
-    /// Changes a server's weight.
+    /// Changes a server's weight and thresholds; those not named stay.
     EditServer {
         /// Protocol, address and port.
         service: Value,
-        /// The server with its new weight.
+        /// The server with what is to be changed.
         server: Value,
     },
     /// Removes a server from a service.
@@ -58,6 +60,13 @@ pub enum Request {
     SetTimeouts {
         /// `tcp`, `tcp_fin`, `udp`, in seconds.
         timeouts: serde_json::Map<String, Value>,
+    },
+    /// The settings of the whole director: [`TunablesStatus`].
+    ShowTunables {},
+    /// Changes settings of the whole director; those not named stay.
+    SetTunables {
+        /// By their names under `net.ipv4.vs`.
+        tunables: serde_json::Map<String, Value>,
     },
     /// Reads the configuration file again: [`Reloaded`].
     Reload {},
@@ -82,9 +91,9 @@ pub struct Reloaded {
     pub added: usize,
     /// Services that were removed.
     pub removed: usize,
-    /// Services that were changed: name, scheduler, servers or weights.
+    /// Services that were changed: name, scheduler, settings or servers.
     pub changed: usize,
-    /// Other keys of the file whose values have changed: `timeouts`, `answer_ping`.
+    /// Other keys of the file whose values have changed: `timeouts`, `tunables`, `answer_ping`.
     pub settings: Vec<String>,
 }
 
@@ -132,6 +141,15 @@ pub struct ServiceStatus {
     /// Whether clients stay with their server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistence: Option<PersistenceStatus>,
+    /// Whether each datagram is scheduled for itself.
+    #[serde(default)]
+    pub one_packet: bool,
+    /// What becomes of the connections of a removed server, if that is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_remove: Option<String>,
+    /// Its own timeouts.
+    #[serde(default)]
+    pub timeouts: OwnTimeoutsStatus,
     /// How packets go: `queue`.
     pub path: String,
     /// Its counters.
@@ -147,6 +165,64 @@ pub struct PersistenceStatus {
     pub timeout: u64,
     /// A dotted mask for IPv4, a number of bits for IPv6, as the configuration file takes both.
     pub netmask: Value,
+}
+
+impl From<&Persistence> for PersistenceStatus {
+    fn from(persistence: &Persistence) -> PersistenceStatus {
+        PersistenceStatus {
+            timeout: persistence.timeout.as_secs(),
+            netmask: match persistence.clients {
+                ClientMask::V4(mask) => mask.to_string().into(),
+                ClientMask::V6(length) => length.into(),
+            },
+        }
+    }
+}
+
+/// Timeouts of one service in seconds; those that are not there are as for all services.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnTimeoutsStatus {
+    /// TCP in ESTABLISHED.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<u64>,
+    /// TCP in FIN_WAIT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_fin: Option<u64>,
+    /// UDP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub udp: Option<u64>,
+}
+
+impl From<&OwnTimeouts> for OwnTimeoutsStatus {
+    fn from(timeouts: &OwnTimeouts) -> OwnTimeoutsStatus {
+        let seconds = |timeout: Option<Duration>| timeout.map(|timeout| timeout.as_secs());
+        OwnTimeoutsStatus {
+            tcp: seconds(timeouts.tcp),
+            tcp_fin: seconds(timeouts.tcp_fin),
+            udp: seconds(timeouts.udp),
+        }
+    }
+}
+
+/// The settings of the whole director, by their names under `net.ipv4.vs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunablesStatus {
+    /// Which connections give way to a SYN from the same port.
+    pub conn_reuse_mode: u8,
+    /// 1: connections end with their server.
+    pub expire_nodest_conn: u8,
+    /// 1: clients do not stay with a server of weight 0.
+    pub expire_quiescent_template: u8,
+}
+
+impl From<&Tunables> for TunablesStatus {
+    fn from(tunables: &Tunables) -> TunablesStatus {
+        TunablesStatus {
+            conn_reuse_mode: tunables.conn_reuse_mode,
+            expire_nodest_conn: tunables.expire_nodest_conn.into(),
+            expire_quiescent_template: tunables.expire_quiescent_template.into(),
+        }
+    }
 }
 
 /// A real server.
@@ -165,7 +241,17 @@ pub struct ServerStatus {
     /// Other connections.
     pub inactive: u32,
     /// Persistence templates.
+    #[serde(default)]
     pub persistent: u32,
+    /// With how many connections it is full; 0: never.
+    #[serde(default)]
+    pub upper_threshold: u32,
+    /// Below how many it may be chosen again; 0: three quarters of the other.
+    #[serde(default)]
+    pub lower_threshold: u32,
+    /// Whether it is full, and passed over.
+    #[serde(default)]
+    pub overloaded: bool,
     /// `unchecked`: no health check is configured.
     pub health: String,
     /// Its counters.
@@ -190,9 +276,9 @@ pub struct Traffic {
 /// A connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConnectionStatus {
-    /// `tcp` or `udp`.
+    /// `tcp` or `udp`; `ip` of the template of a firewall mark.
     pub protocol: String,
-    /// Address and port of the client.
+    /// Address and port of the client; port 0 of a template.
     pub client: String,
     /// The virtual address and port.
     #[serde(rename = "virtual")]

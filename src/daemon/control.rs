@@ -2,7 +2,7 @@
 
 use super::api::{
     PersistenceStatus, QueueStatus, Reloaded, Reply, Request, ServerStatus, ServiceStatus, Statistics,
-    Traffic,
+    Traffic, TunablesStatus,
 };
 use super::clock::Clock;
 use super::queue::{QueueCounters, read_counters};
@@ -10,7 +10,7 @@ use super::settled::Settled;
 use super::worker::Worker;
 use super::{difference, preflight, translate};
 use crate::config::Config;
-use crate::director::service::{ClientMask, Family, RealServer, ServiceKey, StatsSnapshot, VirtualService};
+use crate::director::service::{Family, RealServer, ServiceKey, StatsSnapshot, VirtualService};
 use crate::director::{Command, Director, DropReason, SteeredService, Time};
 use anyhow::{Context, bail};
 use nft_rules::{Elements, Endpoint, Marked, QueueClass, SourceId, Tables};
@@ -94,8 +94,9 @@ impl Control {
             Request::ShowServices {} => to_value(&self.services()),
             Request::ShowQueues {} => to_value(&self.queue_status()),
             Request::ShowStats {} => to_value(&self.statistics()),
+            Request::ShowTunables {} => to_value(&TunablesStatus::from(&self.director.services().tunables)),
             Request::ShowConnections {} | Request::Reload {} => Ok(Value::Null),
-            change => translate::commands(change, &self.director.services().timeouts)
+            change => translate::commands(change, &self.director.services())
                 .and_then(|commands| self.apply(&commands, self.answer_ping))
                 .map(|()| Value::Null),
         };
@@ -282,7 +283,8 @@ pub(super) fn to_value(answer: &impl serde::Serialize) -> anyhow::Result<Value> 
     serde_json::to_value(answer).context("the answer cannot be written as JSON")
 }
 
-fn service_status(service: &VirtualService) -> ServiceStatus {
+/// A service as it is shown.
+pub(super) fn service_status(service: &VirtualService) -> ServiceStatus {
     let (endpoint, mark) = match service.key() {
         ServiceKey::Endpoint { transport, address, port } => (Some((transport, address, port)), None),
         ServiceKey::Mark { mark, family } => (None, Some((mark, family))),
@@ -294,13 +296,10 @@ fn service_status(service: &VirtualService) -> ServiceStatus {
         port: endpoint.map(|(.., port)| port),
         fwmark: mark.map(|(mark, _)| mark.get()),
         family: mark.map(|(_, family)| family.to_string()),
-        persistence: service.settings.persistence.map(|persistence| PersistenceStatus {
-            timeout: persistence.timeout.as_secs(),
-            netmask: match persistence.clients {
-                ClientMask::V4(mask) => mask.to_string().into(),
-                ClientMask::V6(length) => length.into(),
-            },
-        }),
+        persistence: service.settings.persistence.as_ref().map(PersistenceStatus::from),
+        one_packet: service.settings.one_packet,
+        on_remove: service.settings.on_remove.map(|on_remove| on_remove.to_string()),
+        timeouts: (&service.settings.timeouts).into(),
         scheduler: service.scheduler.to_string(),
         path: "queue".to_owned(),
         stats: traffic(service.core.stats.snapshot()),
@@ -317,6 +316,9 @@ fn server_status(server: &RealServer) -> ServerStatus {
         active: server.active_conns(),
         inactive: server.inactive_conns(),
         persistent: server.templates(),
+        upper_threshold: server.thresholds().upper,
+        lower_threshold: server.thresholds().lower,
+        overloaded: server.is_overloaded(),
         health: "unchecked".to_owned(),
         stats: traffic(server.stats.snapshot()),
     }

@@ -152,6 +152,7 @@ fn log(request: &Request, reply: &Reply) {
             | Request::ShowConnections {}
             | Request::ShowQueues {}
             | Request::ShowStats {}
+            | Request::ShowTunables {}
     );
     if is_question {
         return;

@@ -3,23 +3,31 @@
 //! A request's service and server are put into a configuration document of their own, so that they are checked by
 //! the same rules, and refused with the same words, as a configuration file.
 
-use super::api::Request;
+use super::api::{OwnTimeoutsStatus, PersistenceStatus, Request, TunablesStatus};
 use crate::config::{self, Config};
 use crate::director::packet::Transport;
 use crate::director::protocol::Timeouts;
 use crate::director::scheduler::SchedulerKind;
-use crate::director::service::{ForwardMethod, ServiceKey, ServiceSettings, Thresholds};
-use crate::director::{Command, ServerSpec, ServiceSpec};
+use crate::director::service::{
+    ForwardMethod, RealServer, ServiceKey, ServiceSettings, Services, Thresholds, VirtualService,
+};
+use crate::director::{Command, CommandError, ServerSpec, ServiceSpec};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 
 /// What names a service.
-const KEY: &[&str] = &["protocol", "address", "port"];
+const KEY: &[&str] = &["protocol", "address", "port", "fwmark", "family"];
+/// What can be changed of a service.
+const SETTINGS: &[&str] = &["scheduler", "persistence", "one_packet", "on_remove", "timeouts"];
+/// What names a server, and what can be changed of it.
+const SERVER_KEY: &[&str] = &["address", "port"];
+const SERVER_SETTINGS: &[&str] = &["weight", "upper_threshold", "lower_threshold"];
 
 /// The commands that bring a fresh director to `config`.
 pub(super) fn config_commands(config: &Config) -> Vec<Command> {
-    std::iter::once(Command::SetTimeouts(timeouts(&config.timeouts)))
+    [Command::SetTimeouts(timeouts(&config.timeouts)), Command::SetTunables(config.tunables)]
+        .into_iter()
         .chain(config.services.iter().map(|service| Command::AddService(service_spec(service))))
         .collect()
 }
@@ -28,15 +36,15 @@ pub(super) fn config_commands(config: &Config) -> Vec<Command> {
 ///
 /// # Errors
 /// What is wrong with the request.
-pub(super) fn commands(request: &Request, current: &Timeouts) -> anyhow::Result<Vec<Command>> {
+pub(super) fn commands(request: &Request, current: &Services) -> anyhow::Result<Vec<Command>> {
     Ok(vec![match request {
         Request::AddService { service } => Command::AddService(checked_service(service, None)?),
         Request::EditService { service } => {
-            if service.get("scheduler").is_none() {
-                bail!("service.scheduler: missing");
-            }
-            only("service", service, &["protocol", "address", "port", "scheduler"])?;
-            let spec = checked_service(service, None)?;
+            only("service", service, &[KEY, SETTINGS].concat())?;
+            any_of("service", service, SETTINGS)?;
+            let key = checked_service(&without(service, SETTINGS), None)?.key;
+            let running = current.get(&key).ok_or(CommandError::NoSuchService(key))?;
+            let spec = checked_service(&over(settings(running), service), None)?;
             Command::EditService { service: spec.key, scheduler: spec.scheduler, settings: spec.settings }
         }
         Request::DeleteService { service } => {
@@ -44,26 +52,30 @@ pub(super) fn commands(request: &Request, current: &Timeouts) -> anyhow::Result<
             Command::DeleteService(checked_service(service, None)?.key)
         }
         Request::AddServer { service, server } => {
-            let (key, server) = checked_server(service, server)?;
+            let (key, server) = checked_server(service, server, current)?;
             Command::AddServer(key, server)
         }
         Request::EditServer { service, server } => {
-            if server.get("weight").is_none() {
-                bail!("server.weight: missing");
-            }
-            let (key, server) = checked_server(service, server)?;
+            any_of("server", server, SERVER_SETTINGS)?;
+            let (key, found) = checked_server(service, &without(server, SERVER_SETTINGS), current)?;
+            let running = current.get(&key).ok_or(CommandError::NoSuchService(key))?;
+            let position = running
+                .position(found.address)
+                .ok_or(CommandError::NoSuchServer { service: key, server: found.address })?;
+            let (key, server) =
+                checked_server(service, &over(server_settings(&running.servers[position]), server), current)?;
             Command::EditServer(key, server)
         }
         Request::DeleteServer { service, server } => {
-            only("server", server, &["address", "port"])?;
-            let (key, server) = checked_server(service, server)?;
+            only("server", server, SERVER_KEY)?;
+            let (key, server) = checked_server(service, server, current)?;
             Command::DeleteServer(key, server.address)
         }
         Request::SetTimeouts { timeouts: changed } => {
             let mut all = json!({
-                "tcp": current.tcp.as_secs(),
-                "tcp_fin": current.tcp_fin.as_secs(),
-                "udp": current.udp.as_secs(),
+                "tcp": current.timeouts.tcp.as_secs(),
+                "tcp_fin": current.timeouts.tcp_fin.as_secs(),
+                "udp": current.timeouts.udp.as_secs(),
             });
             for (name, value) in changed {
                 all[name] = value.clone();
@@ -71,10 +83,19 @@ pub(super) fn commands(request: &Request, current: &Timeouts) -> anyhow::Result<
             let config = checked(&json!({ "services": [], "timeouts": all }), &[])?;
             Command::SetTimeouts(timeouts(&config.timeouts))
         }
+        Request::SetTunables { tunables: changed } => {
+            let mut all = json!(TunablesStatus::from(&current.tunables));
+            for (name, value) in changed {
+                all[name] = value.clone();
+            }
+            let config = checked(&json!({ "services": [], "tunables": all }), &[])?;
+            Command::SetTunables(config.tunables)
+        }
         Request::ShowServices {}
         | Request::ShowConnections {}
         | Request::ShowQueues {}
         | Request::ShowStats {}
+        | Request::ShowTunables {}
         | Request::Reload {} => {
             return Ok(Vec::new());
         }
@@ -103,11 +124,67 @@ fn checked_service(service: &Value, server: Option<&Value>) -> anyhow::Result<Se
     config.services.first().map(service_spec).context("service: missing")
 }
 
-fn checked_server(service: &Value, server: &Value) -> anyhow::Result<(ServiceKey, ServerSpec)> {
+fn checked_server(
+    service: &Value,
+    server: &Value,
+    current: &Services,
+) -> anyhow::Result<(ServiceKey, ServerSpec)> {
     only("service", service, KEY)?;
-    let spec = checked_service(service, Some(server))?;
+    let mut spec = checked_service(service, Some(server))?;
+    // What a server may be depends on the settings of its service, which the request does not repeat.
+    if let Some(running) = current.get(&spec.key) {
+        spec = checked_service(&over(settings(running), service), Some(server))?;
+    }
     let server = spec.servers.first().copied().context("server: missing")?;
     Ok((spec.key, server))
+}
+
+/// What is set for a service, as the configuration file writes it.
+fn settings(service: &VirtualService) -> Value {
+    let ServiceSettings { persistence, one_packet, on_remove, timeouts } = &service.settings;
+    let mut written = json!({ "scheduler": service.scheduler.name(), "one_packet": one_packet });
+    if let Some(persistence) = persistence {
+        written["persistence"] = json!(PersistenceStatus::from(persistence));
+    }
+    if let Some(on_remove) = on_remove {
+        written["on_remove"] = on_remove.to_string().into();
+    }
+    written["timeouts"] = json!(OwnTimeoutsStatus::from(timeouts));
+    written
+}
+
+/// What can be changed of a server, as the configuration file writes it.
+fn server_settings(server: &RealServer) -> Value {
+    let Thresholds { upper, lower } = server.thresholds();
+    json!({ "weight": server.weight().get(), "upper_threshold": upper, "lower_threshold": lower })
+}
+
+/// `current` with what `changed` says otherwise; `null` there takes a key away.
+fn over(mut current: Value, changed: &Value) -> Value {
+    for (key, value) in changed.as_object().into_iter().flatten() {
+        current[key] = value.clone();
+    }
+    if let Some(fields) = current.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
+    }
+    current
+}
+
+/// `value` without these keys.
+fn without(value: &Value, keys: &[&str]) -> Value {
+    let mut value = value.clone();
+    if let Some(fields) = value.as_object_mut() {
+        fields.retain(|key, _| !keys.contains(&key.as_str()));
+    }
+    value
+}
+
+/// Refuses a request that would change nothing.
+fn any_of(what: &str, value: &Value, keys: &[&str]) -> anyhow::Result<()> {
+    if keys.iter().any(|key| value.get(key).is_some()) {
+        return Ok(());
+    }
+    bail!("{what}: nothing to change; give one of: {}", keys.join(", "))
 }
 
 /// Refuses what a request would say in vain.
@@ -137,13 +214,15 @@ fn checked(document: &Value, names: &[(&str, &str)]) -> anyhow::Result<Config> {
 /// A service of the configuration, to be added.
 pub(super) fn service_spec(service: &config::Service) -> ServiceSpec {
     ServiceSpec {
-        key: ServiceKey::Endpoint {
-            transport: match service.protocol {
-                config::Protocol::Tcp => Transport::Tcp,
-                config::Protocol::Udp => Transport::Udp,
-            },
-            address: service.address,
-            port: service.port,
+        key: match service.key {
+            config::Key::Endpoint { protocol, address, port } => {
+                let transport = match protocol {
+                    config::Protocol::Tcp => Transport::Tcp,
+                    config::Protocol::Udp => Transport::Udp,
+                };
+                ServiceKey::Endpoint { transport, address, port }
+            }
+            config::Key::Mark { mark, family } => ServiceKey::Mark { mark, family },
         },
         name: service.name.clone(),
         scheduler: match service.scheduler {
@@ -153,7 +232,7 @@ pub(super) fn service_spec(service: &config::Service) -> ServiceSpec {
             config::SchedulerName::Wlc => SchedulerKind::Wlc,
             config::SchedulerName::Random => SchedulerKind::Random,
         },
-        settings: ServiceSettings::default(),
+        settings: service.settings,
         servers: service
             .servers
             .iter()
@@ -161,7 +240,7 @@ pub(super) fn service_spec(service: &config::Service) -> ServiceSpec {
                 address: SocketAddr::new(server.address, server.port),
                 weight: server.weight,
                 forward: ForwardMethod::Nat,
-                thresholds: Thresholds::default(),
+                thresholds: server.thresholds,
             })
             .collect(),
     }
@@ -171,3 +250,6 @@ pub(super) fn service_spec(service: &config::Service) -> ServiceSpec {
 pub(super) fn timeouts(timeouts: &config::Timeouts) -> Timeouts {
     Timeouts { tcp: timeouts.tcp, tcp_fin: timeouts.tcp_fin, udp: timeouts.udp }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 use super::*;
 use crate::config;
+use crate::director::service::ServiceSettings;
 use crate::director::{Director, Limits};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -17,16 +18,19 @@ fn started(config: &Config) -> Director {
 }
 
 /// What can be seen of services, but for the order of servers: see [`commands`].
-type Visible = BTreeMap<ServiceKey, (String, String, BTreeSet<(SocketAddr, u32)>)>;
+type Visible = BTreeMap<ServiceKey, (String, String, ServiceSettings, BTreeSet<(SocketAddr, u32, u32)>)>;
 
 fn visible(director: &Director) -> Visible {
     let services = director.services();
     let seen = services.iter().map(|service| {
-        let servers =
-            service.servers.iter().map(|s| (SocketAddr::new(s.address, s.port), s.weight().get())).collect();
+        let servers = service
+            .servers
+            .iter()
+            .map(|s| (SocketAddr::new(s.address, s.port), s.weight().get(), s.thresholds().upper))
+            .collect();
         let scheduler = service.core.with_scheduler(|scheduler| scheduler.name().to_owned());
         assert_eq!(scheduler, service.scheduler.name());
-        (service.key(), (service.name.clone(), scheduler, servers))
+        (service.key(), (service.name.clone(), scheduler, service.settings, servers))
     });
     seen.collect()
 }
@@ -51,6 +55,12 @@ fn each_difference_has_its_command() {
     let b = before[1].clone();
     let mut timeouts = file(&before);
     timeouts["timeouts"] = json!({ "udp": 10 });
+    let mut tuned = file(&before);
+    tuned["tunables"] = json!({ "conn_reuse_mode": 3 });
+    let mut persistent = before[0].clone();
+    persistent["persistence"] = json!({});
+    let mut limited = server(2, 1);
+    limited["upper_threshold"] = json!(9);
     let mut pingless = file(&before);
     pingless["answer_ping"] = json!(false);
 
@@ -98,6 +108,19 @@ fn each_difference_has_its_command() {
         ),
         ("everything", file(&[]), "delete 80, delete 81", "0 services added, 2 removed, 0 changed"),
         ("timeouts", timeouts, "timeouts 900 120 10", "timeouts changed"),
+        (
+            "a setting",
+            file(&[persistent, b.clone()]),
+            "schedule 80 rr persistent",
+            "0 services added, 0 removed, 1 changed",
+        ),
+        (
+            "a threshold",
+            file(&[service("a", 80, "rr", &[server(1, 1), limited]), b.clone()]),
+            "edit 80 10.0.2.2:80 1 below 9",
+            "0 services added, 0 removed, 1 changed",
+        ),
+        ("tunables", tuned, "tunables 3", "tunables changed"),
         ("pings", pingless, "", "answer_ping changed"),
     ] {
         let (before, after) = (config(&file(&before)), config(&after));
@@ -113,7 +136,10 @@ fn each_difference_has_its_command() {
 fn say(command: &Command) -> String {
     match command {
         Command::AddService(spec) => format!("add {}", spec.key.port()),
-        Command::EditService { service, scheduler, .. } => format!("schedule {} {scheduler}", service.port()),
+        Command::EditService { service, scheduler, settings } => {
+            let persistent = if settings.persistence.is_some() { " persistent" } else { "" };
+            format!("schedule {} {scheduler}{persistent}", service.port())
+        }
         Command::RenameServices(names) => {
             let names: Vec<String> =
                 names.iter().map(|(key, name)| format!("{}={name}", key.port())).collect();
@@ -124,10 +150,14 @@ fn say(command: &Command) -> String {
             format!("add {} {} {}", key.port(), server.address, server.weight.get())
         }
         Command::EditServer(key, server) => {
-            format!("edit {} {} {}", key.port(), server.address, server.weight.get())
+            let below = match server.thresholds.upper {
+                0 => String::new(),
+                upper => format!(" below {upper}"),
+            };
+            format!("edit {} {} {}{below}", key.port(), server.address, server.weight.get())
         }
         Command::DeleteServer(key, server) => format!("delete {} {server}", key.port()),
-        Command::SetTunables(tunables) => format!("{tunables:?}"),
+        Command::SetTunables(tunables) => format!("tunables {}", tunables.conn_reuse_mode),
         Command::SetTimeouts(timeouts) => {
             let [tcp, tcp_fin, udp] = [timeouts.tcp, timeouts.tcp_fin, timeouts.udp].map(|t| t.as_secs());
             format!("timeouts {tcp} {tcp_fin} {udp}")
@@ -163,7 +193,7 @@ fn any_config() -> impl Strategy<Value = Config> {
                 let servers: Vec<Value> = servers
                     .into_iter()
                     .filter(|(there, ..)| *there)
-                    .map(|(_, n, weight)| json!({ "address": format!("10.0.2.{n}"), "weight": weight }))
+                    .map(|(_, n, weight)| json!({ "address": format!("10.0.2.{n}"), "weight": weight, "upper_threshold": weight * 7 % 3 }))
                     .collect();
                 let (protocol, port) = [("tcp", 80), ("udp", 80), ("tcp", 0), ("udp", 53)][n];
                 let service = json!({ "protocol": protocol, "address": "10.0.0.100", "port": port,
@@ -183,10 +213,14 @@ fn any_config() -> impl Strategy<Value = Config> {
                 if named {
                     service["name"] = json!(name);
                 }
+                if udp == 2 && name < "c" {
+                    service["persistence"] = json!({ "netmask": 24 });
+                    service["on_remove"] = json!("reset");
+                }
                 service
             })
             .collect();
-        config(&json!({ "services": services, "timeouts": { "udp": udp } }))
+        config(&json!({ "services": services, "timeouts": { "udp": udp }, "tunables": { "expire_nodest_conn": udp % 2 } }))
     })
 }
 
@@ -202,6 +236,7 @@ proptest! {
         let fresh = started(&after);
         prop_assert_eq!(visible(&director), visible(&fresh));
         prop_assert_eq!(director.services().timeouts, fresh.services().timeouts);
+        prop_assert_eq!(director.services().tunables, fresh.services().tunables);
         prop_assert_eq!(commands(&director.services(), &after), []);
         // What was there is the same, not its like.
         for service in director.services().iter() {

@@ -1,0 +1,174 @@
+use super::super::control::service_status;
+use super::*;
+use crate::director::service::{Family, Fwmark, Tunables};
+use crate::director::{Director, Limits};
+
+const START: &str = r#"{ "services": [
+    { "protocol": "tcp", "address": "10.0.0.100", "port": 80, "scheduler": "rr", "persistence": { "timeout": 60 },
+      "timeouts": { "tcp": 100 }, "servers": [ { "address": "10.0.2.11", "weight": 3, "upper_threshold": 9 } ] },
+    { "protocol": "udp", "address": "10.0.0.100", "port": 53, "servers": [] },
+    { "fwmark": 5, "persistence": {}, "servers": [ { "address": "10.0.2.11" } ] },
+    { "fwmark": 6, "family": "ipv6" }
+] }"#;
+
+fn started() -> Director {
+    let director = Director::new(Limits::default(), 7);
+    let config = config::check("start", START).expect("a right configuration");
+    director.apply(&config_commands(&config)).expect("a configuration that is possible");
+    director
+}
+
+/// Does what a request asks for.
+fn ask(director: &Director, request: Value) -> anyhow::Result<()> {
+    let request: Request = serde_json::from_value(request)?;
+    Ok(director.apply(&commands(&request, &director.services())?)?)
+}
+
+/// A service as it is shown.
+fn shown(director: &Director, name: &str) -> Value {
+    let services = director.services();
+    let service = services.iter().find(|service| service.name == name).expect("a service of that name");
+    json!(service_status(service))
+}
+
+#[test]
+fn an_edit_changes_what_it_names_and_leaves_the_rest() {
+    let web = json!({ "protocol": "tcp", "address": "10.0.0.100", "port": 80 });
+    let default = json!({ "netmask": "255.255.255.255", "timeout": 360 });
+    for (change, key, expected) in [
+        (json!({ "scheduler": "wlc" }), "scheduler", json!("wlc")),
+        (
+            json!({ "scheduler": "wlc" }),
+            "persistence",
+            json!({ "netmask": "255.255.255.255", "timeout": 60 }),
+        ),
+        (json!({ "scheduler": "wlc" }), "timeouts", json!({ "tcp": 100 })),
+        (json!({ "persistence": {} }), "persistence", default),
+        (json!({ "persistence": null }), "persistence", Value::Null),
+        (json!({ "persistence": null }), "scheduler", json!("rr")),
+        (json!({ "timeouts": { "tcp_fin": 7 } }), "timeouts", json!({ "tcp_fin": 7 })),
+        (json!({ "on_remove": "reset" }), "on_remove", json!("reset")),
+    ] {
+        let director = started();
+        let edit = json!({ "command": "edit-service", "service": over_with_nulls(&web, &change) });
+        ask(&director, edit).unwrap_or_else(|error| panic!("{change}: {error}"));
+        assert_eq!(shown(&director, "tcp-10.0.0.100-80")[key], expected, "{change}: {key}");
+    }
+}
+
+/// `value` with the keys of `more`, `null` among their values.
+fn over_with_nulls(value: &Value, more: &Value) -> Value {
+    let mut value = value.clone();
+    for (key, more) in more.as_object().unwrap() {
+        value[key] = more.clone();
+    }
+    value
+}
+
+#[test]
+fn a_server_keeps_what_its_edit_does_not_name() {
+    let director = started();
+    let web = json!({ "protocol": "tcp", "address": "10.0.0.100", "port": 80 });
+    let edit = |change: Value| {
+        let server = over_with_nulls(&json!({ "address": "10.0.2.11" }), &change);
+        ask(&director, json!({ "command": "edit-server", "service": web, "server": server })).unwrap();
+        let server = shown(&director, "tcp-10.0.0.100-80")["servers"][0].clone();
+        ["weight", "upper_threshold", "lower_threshold"].map(|key| server[key].as_u64().unwrap())
+    };
+    assert_eq!(edit(json!({ "weight": 0 })), [0, 9, 0]);
+    assert_eq!(edit(json!({ "lower_threshold": 4 })), [0, 9, 4]);
+    assert_eq!(edit(json!({ "upper_threshold": 4 })), [0, 4, 4]);
+    assert_eq!(edit(json!({ "upper_threshold": 0, "lower_threshold": 0, "weight": 2 })), [2, 0, 0]);
+}
+
+#[test]
+fn services_by_mark_are_changed_by_their_mark() {
+    let director = started();
+    for request in [
+        json!({ "command": "add-server", "service": { "fwmark": 6 }, "server": { "address": "fd00:2::11" } }),
+        json!({ "command": "edit-server", "service": { "fwmark": 6 }, "server": { "address": "fd00:2::11", "weight": 5 } }),
+        json!({ "command": "edit-service", "service": { "fwmark": 6, "family": "ipv6", "one_packet": true } }),
+        json!({ "command": "add-service", "service": { "fwmark": 7, "servers": [ { "address": "10.0.2.11" } ] } }),
+        json!({ "command": "delete-server", "service": { "fwmark": 5 }, "server": { "address": "10.0.2.11" } }),
+        json!({ "command": "delete-service", "service": { "fwmark": 5, "family": "ipv4" } }),
+    ] {
+        ask(&director, request.clone()).unwrap_or_else(|error| panic!("{request}: {error}"));
+    }
+    let marked = shown(&director, "fwmark-6-ipv6");
+    assert_eq!((&marked["fwmark"], &marked["family"]), (&json!(6), &json!("ipv6")));
+    assert_eq!((&marked["one_packet"], &marked["servers"][0]["weight"]), (&json!(true), &json!(5)));
+    assert_eq!(shown(&director, "fwmark-7-ipv4")["servers"][0]["address"], "10.0.2.11");
+    let key = ServiceKey::Mark { mark: Fwmark::new(5).unwrap(), family: Family::V4 };
+    assert!(director.services().get(&key).is_none());
+}
+
+#[test]
+fn tunables_keep_what_is_not_named() {
+    let director = started();
+    let set =
+        |tunables: Value| ask(&director, json!({ "command": "set-tunables", "tunables": tunables })).unwrap();
+    set(json!({ "conn_reuse_mode": 3 }));
+    set(json!({ "expire_nodest_conn": 1 }));
+    let expected = Tunables { conn_reuse_mode: 3, expire_nodest_conn: true, ..Tunables::default() };
+    assert_eq!(director.services().tunables, expected);
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_its_place() {
+    let director = started();
+    let web = json!({ "protocol": "tcp", "address": "10.0.0.100", "port": 80 });
+    let dns = json!({ "protocol": "udp", "address": "10.0.0.100", "port": 53 });
+    let edit = |service: Value| json!({ "command": "edit-service", "service": service });
+    let server = |command: &str, service: &Value, server: Value| json!({ "command": command, "service": service, "server": server });
+    for (request, message) in [
+        (
+            edit(web.clone()),
+            "service: nothing to change; give one of: scheduler, persistence, one_packet, on_remove, timeouts",
+        ),
+        (
+            edit(over(web.clone(), &json!({ "one_packet": true }))),
+            "service.one_packet: only datagrams can be scheduled each for itself; leave the key out, or write \"udp\" \
+             for the protocol",
+        ),
+        (
+            edit(over(web.clone(), &json!({ "persistence": { "netmask": 64 } }))),
+            "service.persistence.netmask: an IPv4 address has 32 bits; write a mask such as \"255.255.255.0\", or 1 \
+             to 32",
+        ),
+        (
+            edit(over(web.clone(), &json!({ "servers": [] }))),
+            "service.servers: of no use here; allowed: protocol, address, port, fwmark, family, scheduler, persistence, \
+             one_packet, on_remove, timeouts",
+        ),
+        (edit(json!({ "fwmark": 9, "family": "ipv4", "scheduler": "rr" })), "no such service: fwmark 9 ipv4"),
+        (
+            json!({ "command": "delete-service", "service": { "fwmark": 5 } }),
+            "service.fwmark: no server tells the address family; write \"family\": \"ipv4\" or \"ipv6\"",
+        ),
+        (
+            server("edit-server", &web, json!({ "address": "10.0.2.11" })),
+            "server: nothing to change; give one of: weight, upper_threshold, lower_threshold",
+        ),
+        (
+            server("edit-server", &web, json!({ "address": "10.0.2.11", "lower_threshold": 10 })),
+            "server.lower_threshold: 10 is above the upper_threshold; allowed here: 0 to 9",
+        ),
+        (
+            server("edit-server", &dns, json!({ "address": "10.0.2.11", "weight": 1 })),
+            "service udp 10.0.0.100:53 has no server 10.0.2.11:53",
+        ),
+        (
+            server("add-server", &json!({ "fwmark": 5 }), json!({ "address": "10.0.2.12", "port": 80 })),
+            "server.port: 80 cannot be: a persistent service by fwmark keeps the port the client asked for; leave the \
+             key out",
+        ),
+        (
+            json!({ "command": "set-tunables", "tunables": { "sloppy_tcp": 1 } }),
+            "tunables.sloppy_tcp: unknown key \"sloppy_tcp\"; allowed: conn_reuse_mode, expire_nodest_conn, \
+             expire_quiescent_template",
+        ),
+    ] {
+        let error = ask(&director, request.clone()).expect_err("it cannot be").to_string();
+        assert_eq!(error, message, "{request}");
+    }
+}
