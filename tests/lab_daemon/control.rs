@@ -177,7 +177,10 @@ fn what_is_no_request_is_refused_with_a_reason() {
             "not a request: unknown field `force`",
         ),
         (&format!(r#"{{"command":"add-service",{service}}}"#), "service tcp 10.0.0.100:80 already exists"),
-        (&format!(r#"{{"command":"edit-service",{service}}}"#), "service.scheduler: missing"),
+        (
+            &format!(r#"{{"command":"edit-service",{service}}}"#),
+            "service: nothing to change; give one of: scheduler, ",
+        ),
         (
             r#"{"command":"edit-service","service":{"protocol":"tcp","address":"10.0.0.9","port":80,"scheduler":"rr"}}"#,
             "no such service: tcp 10.0.0.9:80",
@@ -201,7 +204,7 @@ fn what_is_no_request_is_refused_with_a_reason() {
             &format!(
                 r#"{{"command":"edit-server",{service},"server":{{"address":"10.0.2.11","port":8080}}}}"#
             ),
-            "server.weight: missing",
+            "server: nothing to change; give one of: weight, ",
         ),
         (
             &format!(

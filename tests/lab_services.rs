@@ -1,0 +1,218 @@
+//! Which server a new connection gets, with real clients and servers: persistence, firewall marks, one-packet
+//! scheduling, thresholds, and what becomes of flows whose server is removed.
+
+mod common;
+
+use common::lab::{Lab, tally};
+use serde_json::{Value, json};
+
+const WEB: [(&str, &str, [&str; 3]); 2] = [
+    ("http://10.0.0.100", "10.0.0.100", ["10.0.2.11", "10.0.3.12", "10.0.4.13"]),
+    ("http://[fd00::100]", "fd00::100", ["fd00:2::11", "fd00:3::12", "fd00:4::13"]),
+];
+
+/// The answers to `count` requests, a connection each.
+#[track_caller]
+fn answers(lab: &Lab, node: &str, url: &str, count: usize) -> Vec<(String, usize)> {
+    let range = format!("{url}/?[1-{count}]");
+    let said =
+        lab.run(node, &["curl", "-sS", "--fail-early", "--max-time", "5", "-H", "Connection: close", &range]);
+    tally(&said)
+}
+
+/// The answers of DNS servers to `count` questions from one port of the client.
+#[track_caller]
+fn answers_from_one_port(lab: &Lab, server: &str, count: usize) -> Vec<(String, usize)> {
+    let file = lab.file("questions");
+    std::fs::write(&file, "server.lab TXT\n".repeat(count)).expect("a file of the lab");
+    let own = if server.contains(':') { "fd00:1::2#5555" } else { "10.0.1.2#5555" };
+    let at = format!("@{server}");
+    let words = [
+        "dig",
+        "-b",
+        own,
+        &at,
+        "+short",
+        "+tries=1",
+        "+time=3",
+        "+nocookie",
+        "-f",
+        file.to_str().expect("text"),
+    ];
+    tally(&lab.run("c1", &words))
+}
+
+fn key(protocol: &str, address: &str, port: u16) -> Value {
+    json!({ "protocol": protocol, "address": address, "port": port })
+}
+
+fn edit(lab: &Lab, mut service: Value, changes: Value) {
+    for (name, value) in changes.as_object().expect("an object") {
+        service[name] = value.clone();
+    }
+    lab.request(&json!({ "command": "edit-service", "service": service }));
+}
+
+fn each(count: usize) -> Vec<(String, usize)> {
+    ["s1", "s2", "s3"].map(|server| (server.to_owned(), count)).to_vec()
+}
+
+#[test]
+fn a_persistent_client_stays_with_its_server() {
+    let lab = Lab::up("persistence", "nat", &[]);
+    for (url, vip, _) in WEB {
+        assert_eq!(answers(&lab, "c1", url, 9), each(3));
+        let bits = if vip.contains(':') { 64 } else { 24 };
+        edit(&lab, key("tcp", vip, 80), json!({ "persistence": { "timeout": 60, "netmask": bits } }));
+        let stayed = answers(&lab, "c1", url, 20);
+        assert_eq!(stayed.len(), 1, "{stayed:?}");
+        // By default it has another server in turn, but it is of the same network.
+        assert_eq!(answers(&lab, "director", url, 20), stayed);
+
+        let all = lab.show("connections");
+        let virtual_address = format!("{}:80", &url["http://".len()..]);
+        let ours = |entry: &&Value| entry["template"] == true && entry["virtual"] == virtual_address;
+        let templates: Vec<&Value> = all.as_array().expect("a list").iter().filter(ours).collect();
+        let [template] = templates[..] else { panic!("{all}") };
+        assert_eq!(template["state"], "ASSURED", "{template}");
+        assert_eq!(template["flags"], "0x1100", "{template}");
+        let clients = if vip.contains(':') { "[fd00:1::]:0" } else { "10.0.1.0:0" };
+        assert_eq!(template["client"], clients, "{template}");
+        edit(&lab, key("tcp", vip, 80), json!({ "persistence": null }));
+        assert_eq!(answers(&lab, "c1", url, 9), each(3));
+    }
+    lab.assert_no_checksum_errors();
+}
+
+/// Marks what goes to 10.77.0.0/24 and fd77::/64: 5 for TCP, 6 for UDP; and 5 for direct requests to s1.
+const MARKS: &str = "
+    table inet marks {
+        chain choose {
+            ip daddr 10.77.0.0/24 tcp dport 1-65535 meta mark set meta mark and 0xffff0000 or 5
+            ip6 daddr fd77::/64 tcp dport 1-65535 meta mark set meta mark and 0xffff0000 or 5
+            ip daddr 10.77.0.0/24 udp dport 1-65535 meta mark set meta mark and 0xffff0000 or 6
+            ip6 daddr fd77::/64 udp dport 1-65535 meta mark set meta mark and 0xffff0000 or 6
+            ip daddr 10.0.2.11 tcp dport 8080 meta mark set meta mark and 0xffff0000 or 5
+        }
+        chain pre { type filter hook prerouting priority -310; policy accept; jump choose; }
+        chain out { type route hook output priority -310; policy accept; jump choose; }
+    }";
+
+#[test]
+fn a_marked_network_is_one_service() {
+    for is_local in [false, true] {
+        let lab = Lab::up("fwmark", "nat", &[]);
+        lab.shell("director", &format!("nft -f - <<'END'\n{MARKS}\nEND"));
+        if is_local {
+            // A source that is a local address must not be seen before routing.
+            lab.shell("director", "ip addr add 10.77.0.5/32 dev lo; ip -6 addr add fd77::5/128 dev lo nodad");
+        }
+        lab.shell(
+            "director",
+            &format!("head -c 20000000 /dev/urandom > {}", lab.file("files/large").display()),
+        );
+        lab.shell("director", "for all in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 1 > $all; done");
+        for (_, vip, servers) in WEB {
+            let servers = |port: u16| servers.map(|address| json!({ "address": address, "port": port }));
+            let (url, host) = if vip.contains(':') {
+                ("http://[fd77::5]", "fd77::5")
+            } else {
+                ("http://10.77.0.5", "10.77.0.5")
+            };
+            for (mark, port) in [(5, 8080), (6, 5353)] {
+                let service = json!({ "fwmark": mark, "scheduler": "rr", "servers": servers(port) });
+                lab.request(&json!({ "command": "add-service", "service": service }));
+            }
+            for node in ["c1", "director"] {
+                assert_eq!(answers(&lab, node, url, 9), each(3), "{node}");
+                assert_eq!(answers(&lab, node, &format!("{url}:4711"), 9), each(3), "{node}: another port");
+            }
+            let answered = answers_from_one_port(&lab, host, 30);
+            assert_eq!(answered.iter().map(|(_, count)| count).sum::<usize>(), 30, "{answered:?}");
+            let load = ["wrk", "-t1", "-c8", "-d2s", "-H", "Connection: close", url];
+            let said = lab.run("c1", &load);
+            assert!(!said.contains("Socket errors") && !said.contains("Non-2xx"), "{said}");
+
+            // Segments as large as the links take at once: their source is written into them.
+            lab.shell(
+                "c1",
+                &format!(
+                    "curl -sS --max-time 20 {url}/files/large | cmp - {}",
+                    lab.file("files/large").display()
+                ),
+            );
+
+            // One template spans all addresses and ports; the servers listen to this one.
+            edit(&lab, json!({ "fwmark": 5, "family": family(host) }), json!({ "persistence": {} }));
+            let first = answers(&lab, "c1", &format!("{url}:8080"), 5);
+            let other = url.replace(['5', ']'], "");
+            let other = if vip.contains(':') { format!("{other}6]:8080") } else { format!("{other}6:8080") };
+            assert_eq!(answers(&lab, "c1", &other, 5), first);
+            assert_eq!(first.len(), 1, "{first:?}");
+        }
+        lab.assert_no_checksum_errors();
+
+        // What is marked and not served is nobody's.
+        lab.request(&json!({ "command": "delete-service", "service": { "fwmark": 5, "family": "ipv4" } }));
+        assert_eq!(answers(&lab, "c1", "http://10.0.2.11:8080", 3), [("s1".to_owned(), 3)]);
+    }
+}
+
+fn family(address: &str) -> &'static str {
+    if address.contains(':') { "ipv6" } else { "ipv4" }
+}
+
+#[test]
+fn questions_from_one_port_go_to_servers_in_turn_with_one_packet() {
+    let lab = Lab::up("one-packet", "nat", &[]);
+    for (_, vip, _) in WEB {
+        lab.request(&json!({ "command": "set-timeouts", "timeouts": { "udp": 1 } }));
+        let one = answers_from_one_port(&lab, vip, 12);
+        assert_eq!((one.len(), one[0].1), (1, 12), "{one:?}");
+        edit(&lab, key("udp", vip, 53), json!({ "one_packet": true }));
+        common::lab::wait_for("the connection's end", || lab.show("connections") == json!([]));
+        assert_eq!(
+            answers_from_one_port(&lab, vip, 300).iter().map(|(_, n)| *n).collect::<Vec<_>>(),
+            [100; 3]
+        );
+        assert_eq!(lab.show("connections"), json!([]));
+        let services = lab.show("services");
+        let dns =
+            services.as_array().expect("a list").iter().find(|s| s["address"] == vip && s["port"] == 53);
+        let stats = &dns.expect("the service")["stats"];
+        assert_eq!((&stats["connections"], &stats["out_packets"]), (&json!(301), &json!(312)), "{stats}");
+    }
+    lab.assert_no_checksum_errors();
+}
+
+#[test]
+fn a_full_server_is_passed_over() {
+    let lab = Lab::up("thresholds", "nat", &[]);
+    for (url, vip, servers) in WEB {
+        for server in &servers[..2] {
+            let limited = json!({ "address": server, "port": 8080, "upper_threshold": 5 });
+            lab.request(
+                &json!({ "command": "edit-server", "service": key("tcp", vip, 80), "server": limited }),
+            );
+        }
+        let expected = [("s1", 5), ("s2", 5), ("s3", 20)].map(|(name, count)| (name.to_owned(), count));
+        assert_eq!(answers(&lab, "c1", url, 30), expected, "those that are closing count");
+    }
+    let servers = lab.show("servers");
+    let full = servers.as_array().expect("a list").iter().filter(|server| server["overloaded"] == true);
+    assert_eq!(full.count(), 4, "{servers}");
+}
+
+#[test]
+fn udp_moves_on_when_its_server_is_removed() {
+    let lab = Lab::up("on-remove", "nat", &[]);
+    for (_, vip, servers) in WEB {
+        let first = answers_from_one_port(&lab, vip, 3);
+        let number: usize = first[0].0.trim_matches('"')[1..].parse().expect("the server's number");
+        let gone = json!({ "address": servers[number - 1], "port": 5353 });
+        lab.request(&json!({ "command": "delete-server", "service": key("udp", vip, 53), "server": gone }));
+        let next = answers_from_one_port(&lab, vip, 3);
+        assert_eq!((next.len(), next[0].1), (1, 3), "{next:?}");
+        assert_ne!(next[0].0, first[0].0);
+    }
+}
