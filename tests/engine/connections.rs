@@ -1,7 +1,7 @@
 //! Connections: made, found both ways, ended.
 
-use crate::bed::{ACK, Bed, FIN, RST, SYN};
-use nfvs::director::packet::Transport::{Tcp, Udp};
+use crate::bed::{ACK, Bed, FIN, INIT, INIT_ACK, RST, SYN};
+use nfvs::director::packet::Transport::{Sctp, Tcp, Udp};
 use nfvs::director::scheduler::SchedulerKind::{Rr, Wlc};
 use nfvs::director::{DropReason, Refusal, Verdict};
 
@@ -14,13 +14,14 @@ const FAMILIES: [(&str, &str, [&str; 3]); 2] = [
 #[test]
 fn a_client_reaches_servers_in_turn_and_each_answers_in_the_name_of_the_service() {
     for (vip, client, servers) in FAMILIES {
-        for transport in [Tcp, Udp] {
+        for transport in [Tcp, Udp, Sctp] {
             let bed = Bed::serving(transport, vip, Rr, &servers);
             for (number, expected) in [servers[2], servers[1], servers[0], servers[2]].iter().enumerate() {
                 let from = format!("{client}:{}", 40000 + number);
                 let (request, reply) = match transport {
                     Tcp => (bed.tcp(&from, vip, SYN), bed.tcp(expected, &from, SYN | ACK)),
                     Udp => (bed.udp(&from, vip), bed.udp(expected, &from)),
+                    Sctp => (bed.sctp(&from, vip, INIT), bed.sctp(expected, &from, INIT_ACK)),
                 };
                 assert_eq!(request.destination(), *expected);
                 assert_eq!(request.from.to_string(), from, "NAT keeps the client's address");
@@ -152,7 +153,10 @@ fn a_client_that_turns_to_the_server_directly_from_a_port_it_used_before_is_left
     for flags in [SYN | ACK, ACK, FIN | ACK] {
         assert_eq!(bed.tcp(server, client, flags).verdict, Verdict::Accept);
     }
-    assert_eq!(bed.director.connection_count().0, 0);
+    bed.director.check_invariants();
+    // Once it comes back through us, the server answers in our name again.
+    bed.tcp(client, vip, SYN);
+    assert!(matches!(bed.tcp(server, client, SYN | ACK).verdict, Verdict::Forward { source: Some(_), .. }));
 }
 
 #[test]
