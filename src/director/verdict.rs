@@ -88,7 +88,7 @@ drop_reasons! {
     Malformed = "malformed",
     /// The kernel copied only part of a packet that has to be rewritten.
     Truncated = "truncated",
-    /// Several SCTP packets in one, which kernels before 6.12 hand over: written back, they could not be told apart.
+    /// Several SCTP packets in one, as older kernels hand them over: writing back would destroy the list they are.
     SctpSegments = "sctp_segments",
     /// An IP fragment that the kernel did not reassemble.
     Fragment = "fragment",

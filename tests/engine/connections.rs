@@ -1,6 +1,6 @@
 //! Connections: made, found both ways, ended.
 
-use crate::bed::{ACK, Bed, FIN, INIT, INIT_ACK, RST, SYN};
+use crate::bed::{ACK, Bed, FIN, INIT, INIT_ACK, RST, SYN, tcp, unreachable};
 use nfvs::director::packet::Transport::{Sctp, Tcp, Udp};
 use nfvs::director::scheduler::SchedulerKind::{Rr, Wlc};
 use nfvs::director::{DropReason, Refusal, Verdict};
@@ -153,6 +153,8 @@ fn a_client_that_turns_to_the_server_directly_from_a_port_it_used_before_is_left
     for flags in [SYN | ACK, ACK, FIN | ACK] {
         assert_eq!(bed.tcp(server, client, flags).verdict, Verdict::Accept);
     }
+    let mut error = unreachable("10.0.2.1", "10.0.1.2", &tcp(client, server, ACK, b""));
+    assert_eq!(bed.handle(&mut error), Verdict::Accept, "nor are errors about it ours");
     bed.director.check_invariants();
     // Once it comes back through us, the server answers in our name again.
     bed.tcp(client, vip, SYN);

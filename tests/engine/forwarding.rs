@@ -1,6 +1,6 @@
 //! What the tables of connections and states make of methods that do not translate.
 
-use crate::bed::{ACK, Bed, FIN, SYN, key, sctp, tcp, udp, unreachable};
+use crate::bed::{ACK, Bed, FIN, RST, SYN, key, sctp, tcp, udp, unreachable};
 use nfvs::director::packet::Transport::{self, Sctp, Tcp, Udp};
 use nfvs::director::scheduler::SchedulerKind::Rr;
 use nfvs::director::service::{ForwardMethod, Weight};
@@ -70,6 +70,15 @@ fn a_reply_that_passes_is_the_virtual_addresses_own_and_takes_the_flag() {
     bed.tcp(CLIENT, VIP, FIN | ACK);
     assert!(bed.states()[0].ends_with("CLOSE_WAIT 60 0x0103"), "{:?}", bed.states());
     bed.director.check_invariants();
+}
+
+#[test]
+fn nobody_else_answers_in_the_virtual_addresses_name() {
+    let bed = bed(Tcp, ForwardMethod::Dr);
+    bed.tcp(CLIENT, VIP, SYN);
+    bed.tcp(VIP, CLIENT, RST);
+    assert!(bed.states()[0].contains("CLOSE "), "{:?}", bed.states());
+    assert_eq!(bed.tcp(VIP, CLIENT, SYN | ACK).verdict, UNCHANGED);
 }
 
 #[test]

@@ -109,6 +109,24 @@ fn sctp_gets_a_new_crc_with_a_new_port_and_only_then() {
 }
 
 #[test]
+fn the_second_chunk_begins_behind_the_padding_of_the_first() {
+    let rows: [(&str, &[u8], Option<u8>); 6] = [
+        ("nothing follows", &[10, 0, 0, 4], None),
+        ("the first is all header", &[10, 0, 0, 4, 6, 0, 0, 4], Some(6)),
+        ("the first is padded", &[10, 0, 0, 5, 1, 0, 0, 0, 6, 0, 0, 4], Some(6)),
+        ("the first says that it is shorter than its header", &[10, 0, 0, 3, 6, 0, 0, 4], None),
+        ("the first says that it reaches beyond the packet", &[10, 0, 1, 0, 6, 0, 0, 4], None),
+        ("of the second there is no whole header", &[10, 0, 0, 4, 6, 0, 0], None),
+    ];
+    for (sentence, chunks, second) in rows {
+        let mut bytes = [&SCTP_V4[..32], chunks].concat();
+        bytes[3] = u8::try_from(bytes.len()).unwrap();
+        let flow = flow(&packet(&mut bytes));
+        assert_eq!(flow.signal, Signal::Sctp(SctpChunks { first: 10, second }), "{sentence}");
+    }
+}
+
+#[test]
 fn an_owed_crc_is_paid_even_if_no_port_is_rewritten() {
     let mut bytes = SCTP_V4;
     bytes[28..32].fill(0);
