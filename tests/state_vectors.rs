@@ -73,6 +73,19 @@ fn every_exchange_comes_out_as_the_kernel_has_it() {
     assert_ne!(all.1, 0, "{path} has no packet");
 }
 
+/// The recording has no UDP; the format has.
+#[test]
+fn an_exchange_of_datagrams_may_be_recorded_too() {
+    for forward in ["nat", "dr", "tunnel"] {
+        let step = |dir: &str| {
+            format!(r#"{{"dir":"{dir}","event":"","state":"UDP","expires":299,"active":0,"inactive":1}}"#)
+        };
+        let steps = [step("in"), step("out"), step("in")].join(",");
+        let line = format!(r#"{{"protocol":"udp","forward":"{forward}","secure_tcp":0,"steps":[{steps}]}}"#);
+        replay(1, &serde_json::from_str(&line).expect("an exchange"));
+    }
+}
+
 fn replay(number: usize, exchange: &Exchange) {
     let transport = match exchange.protocol.as_str() {
         "tcp" => Transport::Tcp,

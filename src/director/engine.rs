@@ -282,9 +282,13 @@ impl Director {
         let server_port = if server.port == 0 { key.virtual_address.port() } else { server.port };
         let port = match server.forward {
             ForwardMethod::Nat => {
-                self.server_side_port(now, shard, key, SocketAddr::new(server.address, server_port))?
+                let server = SocketAddr::new(server.address, server_port);
+                self.server_side_port(now, shard, key, server, PORT_ATTEMPTS)?
             }
-            ForwardMethod::Dr | ForwardMethod::Tunnel => key.client.port(),
+            // Where nothing is translated, nothing can stand in.
+            ForwardMethod::Dr | ForwardMethod::Tunnel => {
+                self.server_side_port(now, shard, key, key.virtual_address, 0)?
+            }
         };
         let connection =
             Connection::new(key, Arc::clone(server), server_port, port, Arc::clone(&service.core));
@@ -296,19 +300,20 @@ impl Director {
 
     /// The client port the server is to see: the client's own, unless the client already uses it towards this
     /// server through another service. Then the server could not tell the two connections apart, nor we its
-    /// replies, and another port stands in.
+    /// replies, and another port stands in, if one of `attempts` others is free.
     fn server_side_port(
         &self,
         now: Time,
         shard: &Shard,
         key: &InboundKey,
         server: SocketAddr,
+        attempts: u16,
     ) -> Result<u16, DropReason> {
         let own = key.client.port();
         let span = u16::MAX - FIRST_STAND_IN_PORT + 1;
         let start = self.hasher.hash_one(key) as u16 % span;
         std::iter::once(own)
-            .chain((0..PORT_ATTEMPTS).map(|step| {
+            .chain((0..attempts).map(|step| {
                 let offset = (u32::from(start) + u32::from(step)) % u32::from(span);
                 FIRST_STAND_IN_PORT + offset as u16
             }))

@@ -4,7 +4,7 @@ use crate::bed::{ACK, Bed, FIN, RST, SYN, key, sctp, tcp, udp, unreachable};
 use nfvs::director::packet::Transport::{self, Sctp, Tcp, Udp};
 use nfvs::director::scheduler::SchedulerKind::Rr;
 use nfvs::director::service::{ForwardMethod, Weight};
-use nfvs::director::{Command, ServerSpec, Verdict};
+use nfvs::director::{Command, DropReason, ServerSpec, Verdict};
 
 const VIP: &str = "10.0.0.100:80";
 const CLIENT: &str = "10.0.1.2:5000";
@@ -87,6 +87,22 @@ fn a_datagram_in_reply_leaves_the_flag() {
     bed.udp(CLIENT, VIP);
     assert_eq!(bed.udp(VIP, CLIENT).verdict, UNCHANGED);
     assert!(bed.states()[0].ends_with("UDP 300 0x0182"), "{:?}", bed.states());
+}
+
+/// A server of one service has the address of another, which sends packets on as they are.
+#[test]
+fn a_connection_that_could_not_be_told_from_another_is_not_made() {
+    let bed = bed(Tcp, ForwardMethod::Dr);
+    bed.add(Tcp, "10.0.0.101:80", Rr, &[VIP]);
+    assert_eq!(bed.tcp(CLIENT, "10.0.0.101:80", SYN).destination(), VIP);
+    assert_eq!(bed.tcp(CLIENT, VIP, SYN).verdict, Verdict::Drop(DropReason::PortsExhausted));
+    bed.director.check_invariants();
+
+    // The other way round, a port stands in for the client's where it is translated.
+    let other = "10.0.1.2:5001";
+    assert_eq!(bed.tcp(other, VIP, SYN).verdict, UNCHANGED);
+    assert_ne!(bed.tcp(other, "10.0.0.101:80", SYN).from.to_string(), other);
+    bed.director.check_invariants();
 }
 
 #[test]

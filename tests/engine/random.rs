@@ -4,7 +4,8 @@ use crate::bed::{ACK, Bed, FIN, RST, SYN, key, raw, sctp, server, tcp, udp, unre
 use etherparse::IpNumber;
 use nfvs::director::packet::Transport::{Sctp, Tcp, Udp};
 use nfvs::director::scheduler::SchedulerKind;
-use nfvs::director::{Command, Hook, PacketMeta};
+use nfvs::director::service::ForwardMethod;
+use nfvs::director::{Command, Hook, PacketMeta, ServerSpec};
 
 /// As many packets as the engine has to survive.
 const PACKETS: usize = 2_000_000;
@@ -19,6 +20,11 @@ fn bed() -> Bed {
     bed.add(Sctp, "10.0.0.100:36412", SchedulerKind::Rr, &["10.0.2.11:36412", "10.0.3.12:3868"]);
     bed.add(Sctp, "[fd00::100]:0", SchedulerKind::Rr, &["[fd00:2::11]:0"]);
     bed.add(Udp, "10.0.0.100:500", SchedulerKind::Rr, &["10.0.2.11:500"]);
+    // Sent on as it is, to an address that is also a server of the service after it.
+    bed.add(Tcp, "10.0.0.102:80", SchedulerKind::Rr, &[]);
+    let unchanged = ServerSpec { forward: ForwardMethod::Dr, ..server("10.0.2.11:80", 1) };
+    bed.director.apply(&[Command::AddServer(key(Tcp, "10.0.0.102:80"), unchanged)]).unwrap();
+    bed.add(Tcp, "10.0.0.103:80", SchedulerKind::Rr, &["10.0.0.102:80"]);
     bed
 }
 
@@ -29,6 +35,9 @@ fn seeds() -> Vec<Vec<u8>> {
         seeds.push(tcp(c4, "10.0.0.100:80", flags, b"some payload"));
         seeds.push(tcp("10.0.2.11:8080", c4, flags, b""));
         seeds.push(tcp(c4, "10.0.0.101:1234", flags, b""));
+        seeds.push(tcp(c4, "10.0.0.102:80", flags, b"as it is"));
+        seeds.push(tcp(c4, "10.0.0.103:80", flags, b""));
+        seeds.push(tcp("10.0.0.102:80", c4, flags, b""));
         seeds.push(tcp(c6, "[fd00::100]:80", flags, b"some payload"));
         seeds.push(tcp("[fd00:2::11]:8080", c6, flags, b""));
     }

@@ -96,6 +96,18 @@ fn a_client_that_turns_to_the_server_directly_from_a_port_it_used_before_is_left
 }
 
 #[test]
+fn a_port_that_stands_in_for_the_clients_comes_with_a_right_crc_and_is_undone() {
+    let bed = Bed::serving(Sctp, VIP, Rr, &SERVERS[..1]);
+    bed.add(Sctp, "10.0.0.101:36412", Rr, &SERVERS[..1]);
+    bed.sctp(CLIENT, VIP, INIT);
+    let stand_in = bed.sctp(CLIENT, "10.0.0.101:36412", INIT).from;
+    assert_ne!(stand_in.to_string(), CLIENT);
+    // The bench looks at the CRC of whatever was rewritten.
+    assert_eq!(bed.sctp(SERVERS[0], &stand_in.to_string(), INIT_ACK).destination(), CLIENT);
+    bed.director.check_invariants();
+}
+
+#[test]
 fn a_port_of_a_closed_association_has_its_last_packets_translated() {
     let bed = Bed::serving(Sctp, VIP, Rr, &SERVERS[..1]);
     bed.sctp(CLIENT, VIP, INIT);
