@@ -37,52 +37,19 @@ fn add_services(lab: &Lab, protocol: &str, port: u16, server_port: u16) {
     }
 }
 
+const PORT: u16 = 36_412;
+
 #[test]
 fn associations_are_balanced_and_every_packet_arrives_with_a_right_crc() {
-    const PORT: u16 = 36_412;
     for vip_place in ["none", "local"] {
         let lab = Lab::up("sctp", "nat", &["--vip", vip_place]);
         for (server_port, cookie) in [(3868, vec![0x5a; 301]), (PORT, vec![0; 1000])] {
             add_services(&lab, "sctp", PORT, server_port);
-            for family in FAMILIES {
-                let [vip, client_address, one, other] = addresses(family);
-                let client = Raw::new(&lab, "c1", client_address, SCTP);
-                let servers =
-                    [("s1", one), ("s2", other)].map(|(node, address)| Raw::new(&lab, node, address, SCTP));
-                let both = [&servers[0], &servers[1]];
-                let to_server = |packet: &[u8]| read_sctp(packet).1 == server_port;
-                let to_client = |packet: &[u8]| read_sctp(packet).1 == 5000;
-
-                let mut chosen = Vec::new();
-                for _ in 0..4 {
-                    client.send(vip, &sctp(5000, PORT, INIT, &[1; 16]));
-                    let (server, from, packet) = first_at(&both, to_server);
-                    assert_eq!((from, read_sctp(&packet)), (client_address, (5000, server_port, true)));
-                    for (chunk, answer) in [(INIT, INIT_ACK), (COOKIE_ECHO, COOKIE_ACK)] {
-                        if chunk != INIT {
-                            client.send(vip, &sctp(5000, PORT, chunk, &cookie));
-                            let (same, _, packet) = first_at(&both, to_server);
-                            assert_eq!((same, read_sctp(&packet).2), (server, true), "chunk {chunk}");
-                        }
-                        servers[server].send(client_address, &sctp(server_port, 5000, answer, &[2; 7]));
-                        let (_, from, packet) = first_at(&[&client], to_client);
-                        assert_eq!((from, read_sctp(&packet)), (vip, (PORT, 5000, true)), "chunk {answer}");
-                    }
-                    assert_eq!(state(&lab, vip), "ESTABLISHED");
-                    client.send(vip, &sctp(5000, PORT, ABORT, &[]));
-                    assert_eq!(first_at(&both, to_server).0, server);
-                    assert_eq!(state(&lab, vip), "CLOSED");
-                    chosen.push(server);
+            for (family, director) in FAMILIES.into_iter().zip(["10.0.1.1", "fd00:1::1"]) {
+                let [vip, client, servers @ ..] = addresses(family);
+                for (node, address) in [("c1", client), ("director", director.parse().unwrap())] {
+                    associate(&lab, vip, (node, address), servers, server_port, &cookie);
                 }
-                assert_eq!(chosen[0], chosen[2], "{chosen:?}");
-                assert_eq!(
-                    chosen[1],
-                    1 - chosen[0],
-                    "the INIT that re-uses the port is scheduled: {chosen:?}"
-                );
-                assert_eq!(chosen[1], chosen[3], "{chosen:?}");
-            }
-            for [vip, ..] in FAMILIES {
                 lab.request(&json!({ "command": "delete-service", "service": {
                     "protocol": "sctp", "address": vip, "port": PORT,
                 }}));
@@ -91,16 +58,55 @@ fn associations_are_balanced_and_every_packet_arrives_with_a_right_crc() {
     }
 }
 
-/// The state of the one SCTP connection to `vip`.
+/// Begins and aborts four associations from one port of the client, one after the other.
+fn associate(
+    lab: &Lab,
+    vip: IpAddr,
+    (node, client_address): (&str, IpAddr),
+    servers: [IpAddr; 2],
+    server_port: u16,
+    cookie: &[u8],
+) {
+    let client = Raw::new(lab, node, client_address, SCTP);
+    let [one, other] = servers;
+    let servers = [("s1", one), ("s2", other)].map(|(node, address)| Raw::new(lab, node, address, SCTP));
+    let both = [&servers[0], &servers[1]];
+    let to_server = |packet: &[u8]| read_sctp(packet).1 == server_port;
+    let to_client = |packet: &[u8]| read_sctp(packet).1 == 5000;
+    let mut chosen = Vec::new();
+    for _ in 0..4 {
+        client.send(vip, &sctp(5000, PORT, INIT, &[1; 16]));
+        let (server, from, packet) = first_at(&both, to_server);
+        assert_eq!((from, read_sctp(&packet)), (client_address, (5000, server_port, true)));
+        for (chunk, answer) in [(INIT, INIT_ACK), (COOKIE_ECHO, COOKIE_ACK)] {
+            if chunk != INIT {
+                client.send(vip, &sctp(5000, PORT, chunk, cookie));
+                let (same, _, packet) = first_at(&both, to_server);
+                assert_eq!((same, read_sctp(&packet).2), (server, true), "chunk {chunk}");
+            }
+            servers[server].send(client_address, &sctp(server_port, 5000, answer, &[2; 7]));
+            let (_, from, packet) = first_at(&[&client], to_client);
+            assert_eq!((from, read_sctp(&packet)), (vip, (PORT, 5000, true)), "chunk {answer}");
+        }
+        assert_eq!(state(lab, client_address, vip), "ESTABLISHED");
+        client.send(vip, &sctp(5000, PORT, ABORT, &[]));
+        assert_eq!(first_at(&both, to_server).0, server);
+        assert_eq!(state(lab, client_address, vip), "CLOSED");
+        chosen.push(server);
+    }
+    let [first, second] = [chosen[0], 1 - chosen[0]];
+    assert_eq!(chosen, [first, second, first, second], "an INIT that re-uses the port is scheduled");
+}
+
+/// The state of the one SCTP connection of `client` to `vip`.
 #[track_caller]
-fn state(lab: &Lab, vip: IpAddr) -> String {
+fn state(lab: &Lab, client: IpAddr, vip: IpAddr) -> String {
     let connections = lab.show("connections");
-    let virtual_address = SocketAddr::new(vip, 36_412).to_string();
-    let found: Vec<_> = connections
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|connection| connection["protocol"] == "sctp" && connection["virtual"] == virtual_address)
+    let ends =
+        (json!(SocketAddr::new(client, 5000).to_string()), json!(SocketAddr::new(vip, PORT).to_string()));
+    let all = connections.as_array().unwrap().iter();
+    let found: Vec<_> = all
+        .filter(|it| (&it["client"], &it["virtual"]) == (&ends.0, &ends.1) && it["protocol"] == "sctp")
         .collect();
     assert_eq!(found.len(), 1, "{connections}");
     found[0]["state"].as_str().unwrap().to_owned()
