@@ -94,7 +94,7 @@ impl Steering {
                 "refuse",
                 vec![
                     vec![Protocol(TCP), Counter, TcpReset],
-                    // What is neither TCP nor UDP gets the same answer: nothing at the VIP listens to it.
+                    // Every other protocol gets one answer: nothing at the VIP listens to it.
                     vec![Counter, PortUnreachable],
                 ],
             ),
@@ -111,6 +111,9 @@ impl Steering {
                     vec![Syn, Goto("request_open")],
                     vec![Protocol(TCP), Goto("request_established")],
                     vec![Protocol(UDP), Goto("request_datagram")],
+                    vec![Init, Goto("request_open")],
+                    // SCTP, AH, ESP: the sets have no other protocol.
+                    vec![Goto("request_established")],
                 ],
             ),
             chain("virtual_icmp", virtual_icmp(family)),
@@ -247,12 +250,14 @@ fn leftover_icmp(family: Family) -> Vec<Vec<Statement>> {
     rules
 }
 
-/// A lookup that fails ends its rule only: a service of every port has no port to set, ICMP has none either.
+/// A lookup that fails ends its rule only: a service of every port has no port to set; ICMP, AH and ESP have none
+/// either.
 fn set_source() -> Vec<Vec<Statement>> {
     vec![
         vec![PortFromMark(Transport::Tcp)],
         vec![PortFromMark(Transport::Udp)],
         vec![PortFromMark(Transport::UdpUnsummed)],
+        vec![PortFromMark(Transport::Sctp)],
         vec![SourceFromMark],
         vec![ClearMarkId],
     ]

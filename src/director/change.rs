@@ -5,7 +5,7 @@
 //! at a time; packets are handled meanwhile.
 
 use super::engine::Director;
-use super::protocol::Timeouts;
+use super::protocol::{Strictness, Timeouts};
 use super::scheduler::{self, SchedulerKind};
 use super::service::{
     ForwardMethod, RealServer, ServerId, ServiceCore, ServiceKey, Services, VirtualService, Weight,
@@ -45,6 +45,8 @@ pub enum Command {
     DeleteServer(ServiceKey, SocketAddr),
     /// Changes how long connections last (`ipvsadm --set`).
     SetTimeouts(Timeouts),
+    /// Changes what the protocols make of doubtful packets.
+    SetStrictness(Strictness),
 }
 
 /// A virtual service to be made.
@@ -310,6 +312,10 @@ impl Plan {
             Command::DeleteServer(key, server) => self.delete_server(*key, *server),
             Command::SetTimeouts(timeouts) => {
                 self.services.timeouts = *timeouts;
+                Ok(())
+            }
+            Command::SetStrictness(strictness) => {
+                self.services.strictness = *strictness;
                 Ok(())
             }
         }

@@ -3,6 +3,8 @@
 mod bed;
 mod connections;
 mod errors;
+mod forwarding;
+mod ipsec;
 mod random;
+mod sctp;
 mod services;
-mod states;

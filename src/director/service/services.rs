@@ -2,7 +2,7 @@
 
 use super::{RealServer, Stats};
 use crate::director::packet::Transport;
-use crate::director::protocol::Timeouts;
+use crate::director::protocol::{Strictness, Timeouts};
 use crate::director::scheduler::{Scheduler, SchedulerKind};
 use crate::director::{ReplySource, TableHasher};
 use std::collections::{HashMap, HashSet};
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// What a virtual service is found by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceKey {
-    /// TCP or UDP.
+    /// The protocol.
     pub transport: Transport,
     /// The virtual IP.
     pub address: IpAddr,
@@ -97,6 +97,8 @@ pub struct Services {
     names: HashSet<String>,
     /// How long connections of each state last.
     pub timeouts: Timeouts,
+    /// What the protocols make of doubtful packets.
+    pub strictness: Strictness,
 }
 
 impl Services {
@@ -107,6 +109,7 @@ impl Services {
             addresses: HashMap::with_hasher(hasher.clone()),
             names: HashSet::new(),
             timeouts: Timeouts::default(),
+            strictness: Strictness::default(),
         }
     }
 
