@@ -46,7 +46,7 @@ fn key(protocol: &str, address: &str, port: u16) -> Value {
     json!({ "protocol": protocol, "address": address, "port": port })
 }
 
-fn edit(lab: &Lab, mut service: Value, changes: Value) {
+fn edit(lab: &Lab, mut service: Value, changes: &Value) {
     for (name, value) in changes.as_object().expect("an object") {
         service[name] = value.clone();
     }
@@ -63,7 +63,7 @@ fn a_persistent_client_stays_with_its_server() {
     for (url, vip, _) in WEB {
         assert_eq!(answers(&lab, "c1", url, 9), each(3));
         let bits = if vip.contains(':') { 64 } else { 24 };
-        edit(&lab, key("tcp", vip, 80), json!({ "persistence": { "timeout": 60, "netmask": bits } }));
+        edit(&lab, key("tcp", vip, 80), &json!({ "persistence": { "timeout": 60, "netmask": bits } }));
         let stayed = answers(&lab, "c1", url, 20);
         assert_eq!(stayed.len(), 1, "{stayed:?}");
         // By default it has another server in turn, but it is of the same network.
@@ -78,7 +78,7 @@ fn a_persistent_client_stays_with_its_server() {
         assert_eq!(template["flags"], "0x1100", "{template}");
         let clients = if vip.contains(':') { "[fd00:1::]:0" } else { "10.0.1.0:0" };
         assert_eq!(template["client"], clients, "{template}");
-        edit(&lab, key("tcp", vip, 80), json!({ "persistence": null }));
+        edit(&lab, key("tcp", vip, 80), &json!({ "persistence": null }));
         assert_eq!(answers(&lab, "c1", url, 9), each(3));
     }
     lab.assert_no_checksum_errors();
@@ -143,7 +143,7 @@ fn a_marked_network_is_one_service() {
             );
 
             // One template spans all addresses and ports; the servers listen to this one.
-            edit(&lab, json!({ "fwmark": 5, "family": family(host) }), json!({ "persistence": {} }));
+            edit(&lab, json!({ "fwmark": 5, "family": family(host) }), &json!({ "persistence": {} }));
             let first = answers(&lab, "c1", &format!("{url}:8080"), 5);
             let other = url.replace(['5', ']'], "");
             let other = if vip.contains(':') { format!("{other}6]:8080") } else { format!("{other}6:8080") };
@@ -169,7 +169,7 @@ fn questions_from_one_port_go_to_servers_in_turn_with_one_packet() {
         lab.request(&json!({ "command": "set-timeouts", "timeouts": { "udp": 1 } }));
         let one = answers_from_one_port(&lab, vip, 12);
         assert_eq!((one.len(), one[0].1), (1, 12), "{one:?}");
-        edit(&lab, key("udp", vip, 53), json!({ "one_packet": true }));
+        edit(&lab, key("udp", vip, 53), &json!({ "one_packet": true }));
         common::lab::wait_for("the connection's end", || lab.show("connections") == json!([]));
         assert_eq!(
             answers_from_one_port(&lab, vip, 300).iter().map(|(_, n)| *n).collect::<Vec<_>>(),

@@ -14,7 +14,9 @@ use crate::{
 pub struct Endpoint {
     /// The virtual address (VIP).
     pub address: IpAddr,
-    /// The transport protocol number: 6 or 17.
+    /// The transport protocol number: 6, 17 or 132.
+    ///
+    /// With UDP on port 500, the exchange of keys of IPsec, come ESP and, over IPv4, AH between the same addresses.
     pub protocol: u8,
     /// The virtual port; `None` is every port.
     pub port: Option<u16>,
@@ -71,8 +73,8 @@ pub struct Elements {
     ip6: [SetElements; sets::ALL.len()],
 }
 
-/// What a service by mark may consist of: TCP and UDP.
-const MARKED_PROTOCOLS: [u8; 2] = [6, 17];
+/// What a service by mark may consist of: TCP, UDP and SCTP.
+const MARKED_PROTOCOLS: [u8; 3] = [6, 17, 132];
 
 /// Keys and values (empty in a set that is no map) in the kernel's layout.
 pub(crate) type SetElements = BTreeMap<Box<[u8]>, Box<[u8]>>;
@@ -139,6 +141,9 @@ impl Elements {
                 Some(port) => self.insert(address, &sets::SERVICES, with_port(address, protocol, port), []),
                 None => self.insert(address, &sets::SERVICES_ANY_PORT, with_protocol(address, protocol), []),
             }
+            for &follower in followers(address, protocol, port) {
+                self.insert(address, &sets::SERVICES_ANY_PORT, with_protocol(address, follower), []);
+            }
             self.insert_vip_mark(address, mark);
             if endpoint.answers_ping {
                 self.insert(address, &sets::PINGABLE, address_bytes(address), []);
@@ -151,6 +156,9 @@ impl Elements {
             match port {
                 Some(port) => self.insert(server, &sets::SERVERS, with_port(server, protocol, port), []),
                 None => self.insert(server, &sets::SERVERS_ANY_PORT, with_protocol(server, protocol), []),
+            }
+            for &follower in followers(server, protocol, port) {
+                self.insert(server, &sets::SERVERS_ANY_PORT, with_protocol(server, follower), []);
             }
             self.insert(server, &sets::SERVER_ADDRESSES, address_bytes(server), []);
         }
@@ -251,6 +259,20 @@ fn difference(
     })
 }
 
+/// The protocols without ports that belong to an endpoint as well: what an exchange of keys (RFC 7296, 2) protects. An
+/// authentication header over IPv6 stands before another protocol and is no protocol of its own.
+fn followers(address: IpAddr, protocol: u8, port: Option<u16>) -> &'static [u8] {
+    const UDP: u8 = 17;
+    const KEY_EXCHANGE: u16 = 500;
+    const ESP: u8 = 50;
+    const AH: u8 = 51;
+    match (address, protocol, port) {
+        (IpAddr::V4(_), UDP, None | Some(KEY_EXCHANGE)) => &[ESP, AH],
+        (IpAddr::V6(_), UDP, None | Some(KEY_EXCHANGE)) => &[ESP],
+        _ => &[],
+    }
+}
+
 fn address_bytes(address: IpAddr) -> Box<[u8]> {
     match address {
         IpAddr::V4(address) => address.octets().into(),
@@ -294,7 +316,7 @@ mod tests {
         let marked =
             |accepts| Marked { mark: 5, ipv6: false, servers: vec!["10.0.2.11".parse().unwrap()], accepts };
         let replies = "add element ip nfvs errors_about_any { icmp }\n\
-             add element ip nfvs servers_any_port { 10.0.2.11 . tcp, 10.0.2.11 . udp }\n\
+             add element ip nfvs servers_any_port { 10.0.2.11 . tcp, 10.0.2.11 . udp, 10.0.2.11 . sctp }\n\
              add element ip nfvs server_addresses { 0x0a00020b }\n";
         assert_eq!(Elements::default().with_marked([marked(false)]).to_string(), replies);
         let requests = "add element ip nfvs fwmarks { 0x00000005 }\n";
@@ -359,6 +381,38 @@ mod tests {
              add element ip nfvs vip_marks { 10.0.0.100 : 0x00010000 }\n"
         );
         assert_eq!(changes.added.to_string(), "add element ip nfvs vip_marks { 10.0.0.100 : 0x00020000 }\n");
+    }
+
+    #[test]
+    fn with_the_exchange_of_keys_comes_what_it_protects() {
+        let exchange = |address, port, server_port: Option<u16>| {
+            let endpoint = endpoint(address, port, 1);
+            let servers = endpoint.servers.iter().map(|(server, _)| (*server, server_port)).collect();
+            let elements =
+                Elements::from_endpoints([Endpoint { protocol: 17, servers, ..endpoint }]).to_string();
+            elements
+                .lines()
+                .filter(|line| line.contains("any_port"))
+                .map(|line| format!("{line}\n"))
+                .collect::<String>()
+        };
+        assert_eq!(
+            exchange("10.0.0.100", Some(500), Some(500)),
+            "add element ip nfvs services_any_port { 10.0.0.100 . esp, 10.0.0.100 . ah }\n\
+             add element ip nfvs servers_any_port { 10.0.2.11 . esp, 10.0.2.11 . ah }\n"
+        );
+        assert_eq!(
+            exchange("fd00::100", None, None),
+            "add element ip6 nfvs services_any_port { fd00::100 . udp, fd00::100 . esp }\n\
+             add element ip6 nfvs servers_any_port { fd00:2::11 . udp, fd00:2::11 . esp }\n"
+        );
+        // A server that answers from another port is not where replies to port 500 come from (ip_vs_proto_ah_esp.c).
+        assert_eq!(
+            exchange("10.0.0.100", Some(500), Some(4500)),
+            "add element ip nfvs services_any_port { 10.0.0.100 . esp, 10.0.0.100 . ah }\n"
+        );
+        assert_eq!(exchange("10.0.0.100", Some(4500), Some(500)).lines().count(), 1, "a server for port 500");
+        assert_eq!(exchange("10.0.0.100", Some(53), Some(53)), "");
     }
 
     #[test]

@@ -76,6 +76,7 @@ const MANGLE: i32 = -150;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const SCTP: u8 = 132;
 
 const TO: &[Field] = &[Field::DestinationAddress];
 const TO_PROTOCOL: &[Field] = &[Field::DestinationAddress, Field::Protocol];
@@ -100,7 +101,7 @@ impl Steering {
                 "refuse",
                 vec![
                     vec![Protocol(TCP), Counter, TcpReset],
-                    // What is neither TCP nor UDP gets the same answer: nothing at the VIP listens to it.
+                    // Every other protocol gets one answer: nothing at the VIP listens to it.
                     vec![Counter, PortUnreachable],
                 ],
             ),
@@ -116,6 +117,9 @@ impl Steering {
                     vec![Syn, Goto("request_open")],
                     vec![Protocol(TCP), Goto("request_established")],
                     vec![Protocol(UDP), Goto("request_datagram")],
+                    vec![Init, Goto("request_open")],
+                    // SCTP, AH, ESP: the sets have no other protocol.
+                    vec![Goto("request_established")],
                 ],
             ),
             chain("request", vec![vec![Notrack], vec![Goto("request_by_class")]]),
@@ -136,6 +140,7 @@ impl Steering {
                     // It may be anybody's if the daemon does not take it, so connection tracking must not miss it.
                     vec![Protocol(TCP), Goto("request_by_class")],
                     vec![Protocol(UDP), Goto("request_by_class")],
+                    vec![Protocol(SCTP), Goto("request_by_class")],
                     vec![In(TO, &sets::VIPS), Goto("virtual")],
                     vec![Goto("from_server")],
                 ],
@@ -280,13 +285,15 @@ fn leftover_icmp(family: Family) -> Vec<Vec<Statement>> {
     rules
 }
 
-/// A lookup that fails ends its rule only: a service of every port has no port to set, ICMP has none either.
+/// A lookup that fails ends its rule only: a service of every port has no port to set; ICMP, AH and ESP have none
+/// either.
 fn set_source() -> Vec<Vec<Statement>> {
     vec![
         vec![MarkedWith(ASK_AGAIN), Goto("ask_again")],
         vec![PortFromMark(Transport::Tcp)],
         vec![PortFromMark(Transport::Udp)],
         vec![PortFromMark(Transport::UdpUnsummed)],
+        vec![PortFromMark(Transport::Sctp)],
         vec![SourceFromMark],
         vec![ClearMarkId],
     ]

@@ -100,7 +100,7 @@ pub struct Service {
     /// Whether each datagram is scheduled for itself, without a connection (ipvsadm -o). UDP only.
     #[serde(default)]
     pub one_packet: bool,
-    /// What becomes of the connections of a server that is removed. Default: TCP "keep", UDP "reschedule".
+    /// What becomes of the connections of a server that is removed. Default: UDP "reschedule", TCP and SCTP "keep".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "OnRemove")]
     pub on_remove: Option<OnRemove>,

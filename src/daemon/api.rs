@@ -121,7 +121,7 @@ impl fmt::Display for Reloaded {
 pub struct ServiceStatus {
     /// The operator's name for it.
     pub name: String,
-    /// `tcp` or `udp`; like the next two, not there for a service by mark.
+    /// `tcp`, `udp` or `sctp`; like the next two, not there for a service by mark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
     /// The virtual address.
@@ -276,7 +276,7 @@ pub struct Traffic {
 /// A connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConnectionStatus {
-    /// `tcp` or `udp`; `ip` of the template of a firewall mark.
+    /// `tcp`, `udp` or `sctp`; `ip` of the template of a firewall mark.
     pub protocol: String,
     /// Address and port of the client; port 0 of a template.
     pub client: String,

@@ -219,6 +219,7 @@ pub(super) fn service_spec(service: &config::Service) -> ServiceSpec {
                 let transport = match protocol {
                     config::Protocol::Tcp => Transport::Tcp,
                     config::Protocol::Udp => Transport::Udp,
+                    config::Protocol::Sctp => Transport::Sctp,
                 };
                 ServiceKey::Endpoint { transport, address, port }
             }

@@ -5,7 +5,7 @@
 //! at a time; packets are handled meanwhile.
 
 use super::engine::Director;
-use super::protocol::Timeouts;
+use super::protocol::{Strictness, Timeouts};
 use super::scheduler::{self, SchedulerKind};
 use super::service::{
     ForwardMethod, RealServer, ServerId, ServiceCore, ServiceKey, ServiceSettings, Services, Thresholds,
@@ -51,6 +51,8 @@ pub enum Command {
     SetTimeouts(Timeouts),
     /// Changes the settings of the whole director (`sysctl net.ipv4.vs`).
     SetTunables(Tunables),
+    /// Changes what the protocols make of doubtful packets.
+    SetStrictness(Strictness),
 }
 
 /// A virtual service to be made.
@@ -333,6 +335,10 @@ impl Plan {
             }
             Command::SetTunables(tunables) => {
                 self.services.tunables = *tunables;
+                Ok(())
+            }
+            Command::SetStrictness(strictness) => {
+                self.services.strictness = *strictness;
                 Ok(())
             }
         }

@@ -6,8 +6,8 @@
 use super::connection::{
     Connection, ConnectionTable, ConnectionView, Handle, InboundKey, OutboundKey, Shard, TemplateView,
 };
-use super::packet::{FlowInfo, IcmpErrorInfo, IcmpRewrite, Packet, Parsed, Rewrite, TcpFlags, Transport};
-use super::protocol::{Direction, State, TcpEvent, TcpState, starts_connection};
+use super::packet::{FlowInfo, IcmpErrorInfo, IcmpRewrite, Packet, Parsed, Rewrite, Signal};
+use super::protocol::{Direction, Event, SctpEvent, State, TcpEvent, TcpState};
 use super::scheduling::Unscheduled;
 use super::service::{Family, Fwmark, OnRemove, RealServer, Services, Tunables, VirtualService};
 use super::{DropReason, Hook, Limits, PacketMeta, Refusal, ReplySource, TableHasher, Time, Verdict};
@@ -141,7 +141,7 @@ impl Director {
         if let Some(verdict) = self.handle_reply(now, services, packet, flow)? {
             return Ok(verdict);
         }
-        let starts = flow.tcp_flags.is_none_or(|flags| starts_connection(flags.0));
+        let starts = event(flow).is_some_and(|event| event.starts_connection(services.strictness));
         let service = marked.or_else(|| services.find(flow.transport, flow.destination));
         let Some(service) = service.filter(|_| starts) else {
             if let Some(verdict) = one_packet_reply(services, flow) {
@@ -150,7 +150,7 @@ impl Director {
             // A mark is no address of ours: what it does not serve may be anybody's.
             return Ok(if is_virtual { Verdict::Refuse(Refusal::NotServed) } else { Verdict::Accept });
         };
-        if service.settings.one_packet && flow.transport == Transport::Udp {
+        if service.settings.one_packet && flow.signal == Signal::Udp {
             return self.forward_once(now, services, service, &key, packet, flow);
         }
         let mut shard = self.table.shard(key.client.ip());
@@ -220,8 +220,8 @@ impl Director {
         service.core.stats.count_conn();
         connection.count_in(flow.len);
         let rewrite = Rewrite { source: None, destination: Some(connection.server_address()) };
-        let source = connection.request_source();
-        Ok(Verdict::Forward { rewritten: Some(packet.rewrite(flow, rewrite)?), source })
+        let rewritten = connection.is_nat().then(|| packet.rewrite(flow, rewrite)).transpose()?;
+        Ok(Verdict::Forward { rewritten, source: connection.request_source() })
     }
 
     /// A packet from where a real server is (`ip_vs_out_hook`). `None`: it belongs to no connection.
@@ -235,16 +235,17 @@ impl Director {
         let key = OutboundKey { transport: flow.transport, client: flow.destination, server: flow.source };
         let mut shard = self.table.shard(flow.destination.ip());
         let Some(handle) = shard.find_outbound(&key, now) else { return Ok(None) };
-        if answers_another_syn(shard.get(handle), flow) {
-            self.table.remove(&mut shard, handle);
-            return Ok(None);
-        }
         let connection = shard.get_mut(handle);
-        connection.count_out(flow.len);
+        connection.answers_elsewhere |= answers_another(connection, flow);
         advance(connection, services, Direction::Output, flow);
+        if connection.answers_elsewhere {
+            shard.restart_timer(handle, now);
+            return Ok(Some(Verdict::Accept));
+        }
+        connection.count_out(flow.len);
         let source = connection.reply_source();
         // What comes again is then still found by what the server has written.
-        let comes_again = source == ReplySource::ASKED_AGAIN;
+        let comes_again = source == Some(ReplySource::ASKED_AGAIN);
         let client = (connection.translates_client_port() && !comes_again).then(|| connection.client());
         shard.restart_timer(handle, now);
         drop(shard);
@@ -252,7 +253,7 @@ impl Director {
             Some(client) => Some(packet.rewrite(flow, Rewrite { source: None, destination: Some(client) })?),
             None => None,
         };
-        Ok(Some(Verdict::Forward { rewritten, source: Some(source) }))
+        Ok(Some(Verdict::Forward { rewritten, source }))
     }
 
     /// A reply that was here before: writes the source, which may be a local address now that it has been routed. What
@@ -319,7 +320,11 @@ impl Director {
         let Some(handle) = shard.find_inbound(&key, now) else { return Ok(None) };
         let connection = shard.get(handle);
         connection.count_in(error.len);
-        let (server, source) = (connection.server_address(), connection.request_source());
+        let source = connection.request_source();
+        if !connection.is_nat() {
+            return Ok(Some(Verdict::Forward { rewritten: None, source }));
+        }
+        let server = connection.server_address();
         let rewrite = IcmpRewrite {
             destination: Some(server.ip()),
             embedded_source: Some(server),
@@ -348,7 +353,13 @@ impl Director {
         let shard = self.table.shard(key.client.ip());
         let Some(handle) = shard.find_outbound(&key, now) else { return Ok(None) };
         let connection = shard.get(handle);
+        if connection.answers_elsewhere {
+            return Ok(None);
+        }
         connection.count_out(error.len);
+        if !connection.is_nat() {
+            return Ok(Some(UNCHANGED));
+        }
         let rewrite = IcmpRewrite {
             embedded_source: connection.translates_client_port().then(|| connection.client()),
             embedded_destination: Some(connection.virtual_address()),
@@ -357,7 +368,7 @@ impl Director {
         let source = connection.reply_source();
         drop(shard);
         let rewritten = packet.rewrite_icmp_error(error, rewrite)?;
-        Ok(Some(Verdict::Forward { rewritten: Some(rewritten), source: Some(source) }))
+        Ok(Some(Verdict::Forward { rewritten: Some(rewritten), source }))
     }
 }
 
@@ -372,22 +383,27 @@ fn forward_request(
 ) -> Result<Verdict, DropReason> {
     let connection = shard.get_mut(handle);
     connection.count_in(flow.len);
+    connection.answers_elsewhere &= !opens(flow);
     advance(connection, services, Direction::Input, flow);
-    let rewrite = Rewrite {
+    let rewrite = connection.is_nat().then(|| Rewrite {
         source: connection.translates_client_port().then(|| connection.server_side_client()),
         destination: Some(connection.server_address()),
-    };
+    });
     let source = connection.request_source();
     shard.restart_timer(handle, now);
     // Sums over the whole packet need no lock.
     drop(shard);
-    Ok(Verdict::Forward { rewritten: Some(packet.rewrite(flow, rewrite)?), source })
+    let rewritten = rewrite.map(|rewrite| packet.rewrite(flow, rewrite)).transpose()?;
+    Ok(Verdict::Forward { rewritten, source })
 }
+
+/// Ours, and sent on as it is.
+const UNCHANGED: Verdict = Verdict::Forward { rewritten: None, source: None };
 
 /// Whether a client re-uses its port for a new connection, and is to have one in place of the old: that is over
 /// (`is_new_conn_expected`), or its server is to get no new ones (`expire_nodest_conn`).
 fn starts_anew(connection: &Connection, flow: &FlowInfo, tunables: &Tunables) -> bool {
-    if !flow.tcp_flags.is_some_and(TcpFlags::syn) {
+    if !opens(flow) {
         return false;
     }
     if tunables.expire_nodest_conn && connection.server.weight().get() == 0 {
@@ -404,23 +420,52 @@ fn starts_anew(connection: &Connection, flow: &FlowInfo, tunables: &Tunables) ->
 /// What becomes of a datagram from a server of a one-packet service: no connection knows where it was asked, but there
 /// is one address that it can have been. IPVS lets it go as it is; see docs/differences.md.
 fn one_packet_reply(services: &Services, flow: &FlowInfo) -> Option<Verdict> {
-    let (service, server) =
-        services.one_packet_reply(flow.source).filter(|_| flow.transport == Transport::Udp)?;
+    let (service, server) = services.one_packet_reply(flow.source).filter(|_| flow.signal == Signal::Udp)?;
     server.stats.count_out(flow.len);
     service.stats.count_out(flow.len);
     Some(Verdict::Forward { rewritten: None, source: Some(service.source) })
 }
 
-/// Whether the server answers a SYN that did not come through us: the client re-uses the port of a connection that
-/// is over to reach the server directly. `ip_vs_out` would rewrite that client's packets; see docs/differences.md.
-fn answers_another_syn(connection: &Connection, flow: &FlowInfo) -> bool {
-    flow.tcp_flags.is_some_and(TcpFlags::syn) && connection.state.is_reusable()
+/// Whether the packet opens a connection by its protocol's own rules (`is_new_conn`).
+fn opens(flow: &FlowInfo) -> bool {
+    match flow.signal {
+        Signal::Tcp(flags) => flags.syn(),
+        Signal::Sctp(_) => event(flow) == Some(Event::Sctp(SctpEvent::Init)),
+        Signal::Udp | Signal::Ipsec => false,
+    }
+}
+
+/// Whether the server answers a client that did not open through us: it re-uses the port of a connection that is over
+/// to reach the server directly. `ip_vs_out` would rewrite that server's packets; see docs/differences.md.
+fn answers_another(connection: &Connection, flow: &FlowInfo) -> bool {
+    let answers = opens(flow) || event(flow) == Some(Event::Sctp(SctpEvent::InitAck));
+    answers && connection.is_nat() && connection.state.is_reusable()
+}
+
+/// What the packet means to the state tables; AH and ESP mean nothing to them.
+fn event(flow: &FlowInfo) -> Option<Event> {
+    match flow.signal {
+        Signal::Tcp(flags) => Some(Event::Tcp(TcpEvent::from_flags(flags.0))),
+        Signal::Udp => Some(Event::Udp),
+        Signal::Sctp(chunks) => Some(Event::Sctp(SctpEvent::from_chunks(chunks.first, chunks.second))),
+        Signal::Ipsec => None,
+    }
 }
 
 /// Takes the connection's state, timeout and activity one packet further.
 fn advance(connection: &mut Connection, services: &Services, direction: Direction, flow: &FlowInfo) {
-    let event = flow.tcp_flags.and_then(|flags| TcpEvent::from_flags(flags.0));
-    let step = connection.state.advance(direction, event, &services.timeouts_of(&connection.service));
+    let Some(event) = event(flow) else { return };
+    let replies_elsewhere = connection.flags.contains(ConnFlags::NOOUTPUT);
+    let direction = match direction {
+        Direction::Input if replies_elsewhere => Direction::InputOnly,
+        direction => direction,
+    };
+    // `udp_state_transition` has one state and no use for the flag.
+    if direction == Direction::Output && event != Event::Udp {
+        connection.flags.remove(ConnFlags::NOOUTPUT);
+    }
+    let timeouts = services.timeouts_of(&connection.service);
+    let step = connection.state.advance(direction, event, services.strictness, &timeouts);
     connection.state = step.state;
     connection.set_timeout(step.timeout);
     if let Some(controller) = connection.controller.as_ref().filter(|_| step.assures) {

@@ -4,7 +4,9 @@ use super::connection::{
     Connection, Handle, InboundKey, OutboundKey, Placement, Shard, Template, TemplateKey, TemplateTarget,
 };
 use super::engine::Director;
-use super::service::{FTP_PORT, Persistence, RealServer, ServiceKey, Services, Tunables, VirtualService};
+use super::service::{
+    FTP_PORT, ForwardMethod, Persistence, RealServer, ServiceKey, Services, Tunables, VirtualService,
+};
 use super::{DropReason, Refusal, Time, Verdict};
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
@@ -122,8 +124,16 @@ impl Director {
         placement: Placement,
     ) -> Result<Handle, DropReason> {
         let server = Arc::clone(&placement.server);
-        let address = SocketAddr::new(server.address, placement.server_port);
-        let port = self.server_side_port(now, shard, key, address)?;
+        let port = match server.forward {
+            ForwardMethod::Nat => {
+                let address = SocketAddr::new(server.address, placement.server_port);
+                self.server_side_port(now, shard, key, address, PORT_ATTEMPTS)?
+            }
+            // Where nothing is translated, nothing can stand in.
+            ForwardMethod::Dr | ForwardMethod::Tunnel => {
+                self.server_side_port(now, shard, key, key.virtual_address, 0)?
+            }
+        };
         let connection = Connection::new(key, placement, port, Arc::clone(&service.core));
         let handle = self.table.insert(shard, connection, now).ok_or(DropReason::TableFull)?;
         server.stats.count_conn();
@@ -133,19 +143,20 @@ impl Director {
 
     /// The client port the server is to see: the client's own, unless the client already uses it towards this
     /// server through another service. Then the server could not tell the two connections apart, nor we its
-    /// replies, and another port stands in.
+    /// replies, and another port stands in, if one of `attempts` others is free.
     fn server_side_port(
         &self,
         now: Time,
         shard: &Shard,
         key: &InboundKey,
         server: SocketAddr,
+        attempts: u16,
     ) -> Result<u16, DropReason> {
         let own = key.client.port();
         let span = u16::MAX - FIRST_STAND_IN_PORT + 1;
         let start = self.hasher.hash_one(key) as u16 % span;
         std::iter::once(own)
-            .chain((0..PORT_ATTEMPTS).map(|step| {
+            .chain((0..attempts).map(|step| {
                 let offset = (u32::from(start) + u32::from(step)) % u32::from(span);
                 FIRST_STAND_IN_PORT + offset as u16
             }))

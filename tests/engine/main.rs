@@ -3,11 +3,13 @@
 mod bed;
 mod connections;
 mod errors;
+mod forwarding;
+mod ipsec;
 mod marks;
 mod one_packet;
 mod persistence;
 mod random;
 mod removal;
+mod sctp;
 mod services;
-mod states;
 mod thresholds;

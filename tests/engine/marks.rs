@@ -1,6 +1,9 @@
 //! Services by firewall mark: whatever an operator's rules have marked.
 
-use crate::bed::{ACK, Bed, FIN, SYN, endpoints, icmp_payload, key, marked, server, tcp, udp, unreachable};
+use crate::bed::{
+    ACK, Bed, FIN, INIT, INIT_ACK, SYN, endpoints, icmp_payload, key, marked, sctp, server, tcp, udp,
+    unreachable,
+};
 use nfvs::director::packet::Transport::{Tcp, Udp};
 use nfvs::director::scheduler::SchedulerKind::Rr;
 use nfvs::director::service::{ClientMask, Family, Persistence, ServiceSettings};
@@ -70,6 +73,9 @@ fn a_mark_stands_for_every_address_port_and_protocol() {
             let reply = set_late(&bed, tcp(server, client, SYN | ACK, b""));
             assert_eq!(reply, (asked.to_owned(), client.to_owned()), "the address that was asked for");
         }
+        assert_eq!(bed.marked_sctp(5, client, asked[1], INIT).destination(), servers[0]);
+        let reply = set_late(&bed, sctp(servers[0], client, INIT_ACK));
+        assert_eq!(reply, (asked[1].to_owned(), client.to_owned()), "with its CRC");
         let reply = set_late(&bed, udp(servers[1], client, b"answer"));
         assert_eq!(reply, (asked[0].to_owned(), client.to_owned()));
         bed.director.check_invariants();

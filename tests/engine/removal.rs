@@ -4,9 +4,9 @@ use crate::bed::{ACK, Bed, FIN, RST, SYN, key, marked, server};
 use nfvs::director::packet::Transport::{Tcp, Udp};
 use nfvs::director::scheduler::SchedulerKind::Rr;
 use nfvs::director::service::{
-    ClientMask, Family, OnRemove, OwnTimeouts, Persistence, ServiceSettings, Tunables,
+    ClientMask, Family, ForwardMethod, OnRemove, OwnTimeouts, Persistence, ServiceSettings, Tunables,
 };
-use nfvs::director::{Command, DropReason, Refusal, Verdict};
+use nfvs::director::{Command, DropReason, Refusal, ServerSpec, Verdict};
 use std::time::Duration;
 
 const VIP: &str = "10.0.0.100:80";
@@ -170,8 +170,28 @@ fn a_syn_leaves_a_drained_server_with_expire_nodest_conn_only() {
     }
 }
 
-// Seen on a kernel, by direct routing: 0 and 1 keep the server of an entry in FIN_WAIT, 2 and 3 give it another. With
-// NAT the director sees the replies, so that FIN_WAIT is never half seen.
+// Seen on a kernel: 0 and 1 keep the server of an entry in FIN_WAIT, 2 and 3 give it another.
+#[test]
+fn conn_reuse_mode_2_replaces_what_is_half_seen() {
+    for conn_reuse_mode in 0..=Tunables::MAX_CONN_REUSE_MODE {
+        let bed = Bed::serving(Tcp, VIP, Rr, &[]);
+        tune(&bed, Tunables { conn_reuse_mode, ..Tunables::default() });
+        for address in SERVERS {
+            let direct = ServerSpec { forward: ForwardMethod::Dr, ..server(address, 1) };
+            bed.director.apply(&[Command::AddServer(key(Tcp, VIP), direct)]).unwrap();
+        }
+        for flags in [SYN, ACK, FIN | ACK] {
+            bed.tcp(CLIENT, VIP, flags);
+        }
+        assert!(bed.states()[0].contains(" FIN_WAIT "), "{:?}", bed.states());
+        bed.tcp(CLIENT, VIP, SYN);
+        let expected = if conn_reuse_mode < 2 { SERVERS[1] } else { SERVERS[0] };
+        let states = bed.states();
+        assert!(states.len() == 1 && states[0].contains(expected), "mode {conn_reuse_mode}: {states:?}");
+    }
+}
+
+// With NAT the director sees the replies, so that FIN_WAIT is never half seen.
 #[test]
 fn conn_reuse_mode_says_which_connections_a_syn_replaces() {
     for conn_reuse_mode in 0..=Tunables::MAX_CONN_REUSE_MODE {

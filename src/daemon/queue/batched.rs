@@ -167,15 +167,14 @@ impl<'p> Burst<'p> {
             match event {
                 Event::Packet(Packet { id, hook, mark, info, original_len, payload }) => {
                     let has = |flag: libc::c_int| info & flag as u32 != 0;
-                    let checksum_owed = has(libc::NFQA_SKB_CSUMNOTREADY);
                     let meta = PacketMeta {
                         hook: director_hook(hook),
-                        checksum_owed,
+                        checksum_owed: has(libc::NFQA_SKB_CSUMNOTREADY),
+                        gso: has(libc::NFQA_SKB_GSO),
                         original_len,
                         mark: Fwmark::of_packet(mark),
                     };
-                    let packet =
-                        QueuedPacket { payload: &mut *payload, meta, gso: has(libc::NFQA_SKB_GSO), mark };
+                    let packet = QueuedPacket { payload: &mut *payload, meta, mark };
                     let decision = consult(packet, decide, self.stats);
                     self.push(id, decision, payload);
                     handled += 1;

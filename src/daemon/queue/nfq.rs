@@ -96,10 +96,10 @@ impl NfqQueue {
             meta: PacketMeta {
                 hook: director_hook(message.get_hook()),
                 checksum_owed: !message.is_checksum_ready(),
+                gso: message.is_seg_offloaded(),
                 original_len: message.get_original_len(),
                 mark: Fwmark::of_packet(message.get_nfmark()),
             },
-            gso: message.is_seg_offloaded(),
             mark: message.get_nfmark(),
         };
         let decision = consult(packet, decide, &mut self.stats);

@@ -3,7 +3,7 @@
 //! The table is split into shards by **client address**, one mutex each, so that both directions of a connection,
 //! and the ICMP errors about it, meet in the same shard whatever worker they arrive at. An entry is indexed twice:
 //! as clients' packets name it (client, virtual) and as servers' packets do (client as the server sees it,
-//! server).
+//! server; where the director does not translate, the server answers in the name of the virtual address).
 
 mod arena;
 mod shard;
@@ -18,7 +18,7 @@ pub use templates::{
 };
 
 use crate::director::packet::Transport;
-use crate::director::protocol::{NEW_CONNECTION_TIMEOUT, State, TcpState};
+use crate::director::protocol::{NEW_CONNECTION_TIMEOUT, SctpState, State, TcpState};
 use crate::director::service::{RealServer, ServiceCore, ServiceKey};
 use crate::director::{ReplySource, Time};
 use std::net::{IpAddr, SocketAddr};
@@ -29,7 +29,7 @@ use sync_proto::ConnFlags;
 /// How a client's packet names its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct InboundKey {
-    /// TCP or UDP.
+    /// The protocol.
     pub transport: Transport,
     /// Who asks.
     pub client: SocketAddr,
@@ -40,11 +40,11 @@ pub struct InboundKey {
 /// How a server's packet names its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OutboundKey {
-    /// TCP or UDP.
+    /// The protocol.
     pub transport: Transport,
     /// The client as the server sees it.
     pub client: SocketAddr,
-    /// Who answers.
+    /// In whose name the server answers: its own, or the virtual one where nothing is translated.
     pub server: SocketAddr,
 }
 
@@ -72,12 +72,15 @@ pub struct Connection {
     server_side_client_port: u16,
     virtual_port: u16,
     server_port: u16,
-    /// TCP or UDP.
+    /// The protocol.
     pub transport: Transport,
     /// The protocol's state.
     pub state: State,
     /// Flags, as the synchronisation protocol numbers them.
     pub flags: ConnFlags,
+    /// The server has answered a packet that did not come through the director: until the client opens another
+    /// connection here, the server's packets are none of ours.
+    pub answers_elsewhere: bool,
     timeout_millis: u32,
     /// The real server that has it.
     pub server: Arc<RealServer>,
@@ -96,7 +99,7 @@ impl Connection {
         service: Arc<ServiceCore>,
     ) -> Connection {
         let Placement { server, server_port, controller } = placement;
-        let mut flags = ConnFlags::default();
+        let mut flags = server.forward.connection_flags();
         flags.insert(ConnFlags::INACTIVE);
         Connection {
             client: key.client.ip(),
@@ -109,8 +112,10 @@ impl Connection {
             state: match key.transport {
                 Transport::Tcp => State::Tcp(TcpState::None),
                 Transport::Udp => State::Udp,
+                Transport::Sctp => State::Sctp(SctpState::None),
             },
             flags,
+            answers_elsewhere: false,
             timeout_millis: millis(NEW_CONNECTION_TIMEOUT),
             server,
             service,
@@ -133,6 +138,12 @@ impl Connection {
         self.client_port != self.server_side_client_port
     }
 
+    /// Whether addresses and ports are translated, as opposed to packets being sent on as they are. The method is that
+    /// which the server had when the connection was made.
+    pub fn is_nat(&self) -> bool {
+        self.flags.bits() & ConnFlags::METHOD.bits() == 0
+    }
+
     /// The virtual address and port.
     pub fn virtual_address(&self) -> SocketAddr {
         SocketAddr::new(self.virtual_address, self.virtual_port)
@@ -143,14 +154,16 @@ impl Connection {
         SocketAddr::new(self.server.address, self.server_port)
     }
 
-    /// What the kernel writes as the source of its replies: the service's, unless that has another port or none.
-    pub fn reply_source(&self) -> ReplySource {
-        match self.service.key {
+    /// What the kernel writes as the source of its replies: the service's, unless that has another port or none; nothing
+    /// where nothing is translated.
+    pub fn reply_source(&self) -> Option<ReplySource> {
+        let source = match self.service.key {
             ServiceKey::Endpoint { port, .. } if port == 0 || port == self.virtual_port => {
                 self.service.source
             }
             _ => ReplySource::ASKED_AGAIN,
-        }
+        };
+        self.is_nat().then_some(source)
     }
 
     /// What is to be done about the client's packets, beside their destination.
@@ -198,12 +211,12 @@ impl Connection {
         }
     }
 
-    /// The key of the server's packets.
+    /// The key of the server's packets (`ip_vs_conn_out_get`).
     pub fn outbound_key(&self) -> OutboundKey {
         OutboundKey {
             transport: self.transport,
             client: self.server_side_client(),
-            server: self.server_address(),
+            server: if self.is_nat() { self.server_address() } else { self.virtual_address() },
         }
     }
 }
@@ -215,7 +228,7 @@ fn millis(timeout: Duration) -> u32 {
 /// A connection as it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionView {
-    /// TCP or UDP.
+    /// The protocol.
     pub transport: Transport,
     /// The client.
     pub client: SocketAddr,

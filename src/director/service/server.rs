@@ -4,6 +4,7 @@ use super::stats::Stats;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use sync_proto::ConnFlags;
 
 /// Weight of a real server: 0 (no new connections) to 2147483647.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +40,23 @@ pub struct ServerId(pub u64);
 pub enum ForwardMethod {
     /// Network address translation (`-m`, MASQ).
     Nat,
+    /// Direct routing (`-g`, DROUTE): unchanged, to the server's link address.
+    Dr,
+    /// Tunnel (`-i`, TUNNEL): unchanged, inside another packet.
+    Tunnel,
+}
+
+impl ForwardMethod {
+    /// What a connection to a server of this method has from the start: the method's number, and, where replies go
+    /// from the server to the client by themselves, [`NOOUTPUT`](ConnFlags::NOOUTPUT) (`ip_vs_bind_dest`).
+    pub const fn connection_flags(self) -> ConnFlags {
+        let number = match self {
+            ForwardMethod::Nat => return ConnFlags::from_bits(0),
+            ForwardMethod::Tunnel => 2,
+            ForwardMethod::Dr => 3,
+        };
+        ConnFlags::from_bits(number | ConnFlags::NOOUTPUT.bits())
+    }
 }
 
 /// The word in the configuration file.
@@ -46,6 +64,8 @@ impl fmt::Display for ForwardMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             ForwardMethod::Nat => "nat",
+            ForwardMethod::Dr => "dr",
+            ForwardMethod::Tunnel => "tunnel",
         })
     }
 }

@@ -1,10 +1,11 @@
 //! Virtual services (`struct ip_vs_service`) and the immutable snapshot that workers look them up in.
 
 use super::{
-    FTP_PORT, Family, Fwmark, OnRemove, OwnTimeouts, RealServer, ServiceKey, ServiceSettings, Stats, Tunables,
+    FTP_PORT, Family, ForwardMethod, Fwmark, OnRemove, OwnTimeouts, RealServer, ServiceKey, ServiceSettings,
+    Stats, Tunables,
 };
 use crate::director::packet::Transport;
-use crate::director::protocol::Timeouts;
+use crate::director::protocol::{Strictness, Timeouts};
 use crate::director::scheduler::{Scheduler, SchedulerKind};
 use crate::director::{ReplySource, TableHasher};
 use std::collections::{HashMap, HashSet};
@@ -108,6 +109,8 @@ pub struct Services {
     pub timeouts: Timeouts,
     /// The settings of the whole director.
     pub tunables: Tunables,
+    /// What the protocols make of doubtful packets.
+    pub strictness: Strictness,
 }
 
 impl Services {
@@ -121,6 +124,7 @@ impl Services {
             own_timeouts: false,
             timeouts: Timeouts::default(),
             tunables: Tunables::default(),
+            strictness: Strictness::default(),
         }
     }
 
@@ -170,7 +174,8 @@ impl Services {
         let mut services: Vec<_> = by_key.values().filter(|service| service.is_one_packet()).collect();
         services.sort_unstable_by_key(|service| service.key());
         for service in services {
-            for server in &service.servers {
+            // Only where replies are translated do they come here for it.
+            for server in service.servers.iter().filter(|server| server.forward == ForwardMethod::Nat) {
                 let address = SocketAddr::new(server.address, server.port);
                 let reply = || (Arc::clone(&service.core), Arc::clone(server));
                 one_packet.entry(address).or_insert_with(reply);

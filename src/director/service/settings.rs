@@ -36,7 +36,7 @@ impl OnRemove {
     /// What suits a protocol: nothing ties a datagram to those before it.
     pub const fn of(transport: Transport) -> OnRemove {
         match transport {
-            Transport::Tcp => OnRemove::Keep,
+            Transport::Tcp | Transport::Sctp => OnRemove::Keep,
             Transport::Udp => OnRemove::Reschedule,
         }
     }
