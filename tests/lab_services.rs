@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::lab::{Lab, tally};
+use common::lab::{Lab, tally, text};
 use serde_json::{Value, json};
 
 const WEB: [(&str, &str, [&str; 3]); 2] = [
@@ -215,4 +215,17 @@ fn udp_moves_on_when_its_server_is_removed() {
         assert_eq!((next.len(), next[0].1), (1, 3), "{next:?}");
         assert_ne!(next[0].0, first[0].0);
     }
+}
+
+#[test]
+fn tunables_are_shown_as_they_were_set() {
+    let lab = Lab::up("tunables", "one-server", &[]);
+    let tunables = |mode: u8, nodest: u8| json!({ "conn_reuse_mode": mode, "expire_nodest_conn": nodest, "expire_quiescent_template": 0 });
+    assert_eq!(lab.show("tunables"), tunables(1, 0));
+    lab.request(&json!({ "command": "set-tunables", "tunables": { "expire_nodest_conn": 1 } }));
+    lab.request(&json!({ "command": "set-tunables", "tunables": { "conn_reuse_mode": 0 } }));
+    assert_eq!(lab.show("tunables"), tunables(0, 1));
+    let reloaded = lab.nfvs(&["reload"]);
+    assert_eq!(text(&reloaded.stdout), "reloaded: tunables changed\n");
+    assert_eq!(lab.show("tunables"), tunables(1, 0));
 }
