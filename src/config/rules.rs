@@ -190,6 +190,15 @@ fn server(read: &Read<'_, file::Server>, service: &Service, findings: &mut Findi
             read.complain(findings, "port", message);
             return None;
         }
+        Some(port) if read.written.forward == file::Forward::Dr && port != service.port => {
+            let message = format!(
+                "{port} cannot be: with \"forward\": \"dr\" packets reach the server as the client sent them, for the \
+                 service's {}; leave the key out, or use \"nat\"",
+                service.port
+            );
+            read.complain(findings, "port", message);
+            return None;
+        }
         _ => {}
     }
     let port = written_port.unwrap_or(service.port);

@@ -7,7 +7,7 @@ use super::settled::Settled;
 use super::worker::Worker;
 use super::{difference, preflight, translate};
 use crate::config::Config;
-use crate::director::service::{RealServer, StatsSnapshot, VirtualService};
+use crate::director::service::{ForwardMethod, RealServer, StatsSnapshot, VirtualService};
 use crate::director::{Command, Director, DropReason, SteeredService, Time};
 use anyhow::{Context, bail};
 use nft_rules::{Elements, Endpoint, QueueClass, SourceId, Tables};
@@ -91,7 +91,7 @@ impl Control {
             Request::ShowQueues {} => to_value(&self.queue_status()),
             Request::ShowStats {} => to_value(&self.statistics()),
             Request::ShowConnections {} | Request::Reload {} => Ok(Value::Null),
-            change => translate::commands(change, &self.director.services().timeouts)
+            change => translate::commands(change, &self.director.services())
                 .and_then(|commands| self.apply(&commands, self.answer_ping))
                 .map(|()| Value::Null),
         };
@@ -118,8 +118,12 @@ impl Control {
     /// # Errors
     /// The first command that is not possible, or what the kernel refused. Nothing has changed then.
     fn apply(&mut self, commands: &[Command], answer_ping: bool) -> anyhow::Result<()> {
-        for server in commands.iter().flat_map(translate::added_servers) {
-            preflight::check_forwarding(server.ip())?;
+        for server in commands.iter().flat_map(translate::servers) {
+            let address = server.address.ip();
+            preflight::check_forwarding(address)?;
+            if server.forward == ForwardMethod::Dr && !self.tables.steering().direct_routing {
+                bail!(preflight::no_direct_routing(address));
+            }
         }
         let plan = self.director.plan(commands)?;
         self.tables
@@ -249,6 +253,13 @@ pub(super) fn elements(steered: &[SteeredService], answer_ping: bool) -> Element
             port: any(service.key.port),
             source: SourceId::new(service.source.0).expect("the director counts sources as the rules do"),
             servers: service.servers.iter().map(|server| (server.ip(), any(server.port()))).collect(),
+            routes: service
+                .routes
+                .iter()
+                .map(|&(server, route)| {
+                    (server, SourceId::new(route.0).expect("the director counts routes as the rules do"))
+                })
+                .collect(),
             accepts: service.accepts,
             answers_ping: answer_ping,
         }
@@ -284,7 +295,7 @@ fn server_status(server: &RealServer) -> ServerStatus {
         address: server.address.to_string(),
         port: server.port,
         weight: server.weight().get(),
-        forward: server.forward.to_string(),
+        forward: server.forwarding().method.to_string(),
         active: server.active_conns(),
         inactive: server.inactive_conns(),
         health: "unchecked".to_owned(),

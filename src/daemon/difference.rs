@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 
 /// The commands that bring `running` to `wanted`; none if it is there.
 ///
-/// Afterwards there are the services, servers, weights and timeouts that a fresh start with `wanted` would give. Only
+/// Afterwards there are the services, servers, weights, methods and timeouts that a fresh start with `wanted` would give. Only
 /// the order in which schedulers walk a service's servers may be another: servers that stay keep their places, and new
 /// ones come in front of them, as with [`Command::AddServer`]; a fresh start puts the last of the file in front.
 pub(super) fn commands(running: &Services, wanted: &Config) -> Vec<Command> {
@@ -55,18 +55,19 @@ fn service_changes(service: &VirtualService, spec: &ServiceSpec) -> Vec<Command>
     let key = spec.key;
     let wanted: HashSet<SocketAddr> = spec.servers.iter().map(|server| server.address).collect();
     let mut commands = Vec::new();
-    let mut weights = HashMap::with_capacity(service.servers.len());
+    let mut present = HashMap::with_capacity(service.servers.len());
     for server in &service.servers {
         let address = SocketAddr::new(server.address, server.port);
         if wanted.contains(&address) {
-            weights.insert(address, server.weight());
+            present.insert(address, (server.weight(), server.forwarding().method));
         } else {
             commands.push(Command::DeleteServer(key, address));
         }
     }
     let (known, new): (Vec<&ServerSpec>, Vec<&ServerSpec>) =
-        spec.servers.iter().partition(|server| weights.contains_key(&server.address));
-    let edited = known.into_iter().filter(|server| weights[&server.address] != server.weight);
+        spec.servers.iter().partition(|server| present.contains_key(&server.address));
+    let edited =
+        known.into_iter().filter(|server| present[&server.address] != (server.weight, server.forward));
     commands.extend(edited.map(|server| Command::EditServer(key, *server)));
     commands.extend(new.into_iter().map(|server| Command::AddServer(key, *server)));
     if service.scheduler != spec.scheduler {

@@ -8,7 +8,7 @@ use crate::config::{self, Config};
 use crate::director::packet::Transport;
 use crate::director::protocol::Timeouts;
 use crate::director::scheduler::SchedulerKind;
-use crate::director::service::{ForwardMethod, ServiceKey};
+use crate::director::service::{ServiceKey, Services};
 use crate::director::{Command, ServerSpec, ServiceSpec};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ pub(super) fn config_commands(config: &Config) -> Vec<Command> {
 ///
 /// # Errors
 /// What is wrong with the request.
-pub(super) fn commands(request: &Request, current: &Timeouts) -> anyhow::Result<Vec<Command>> {
+pub(super) fn commands(request: &Request, current: &Services) -> anyhow::Result<Vec<Command>> {
     Ok(vec![match request {
         Request::AddService { service } => Command::AddService(checked_service(service, None)?),
         Request::EditService { service } => {
@@ -51,8 +51,13 @@ pub(super) fn commands(request: &Request, current: &Timeouts) -> anyhow::Result<
             if server.get("weight").is_none() {
                 bail!("server.weight: missing");
             }
-            let (key, server) = checked_server(service, server)?;
-            Command::EditServer(key, server)
+            let (key, mut spec) = checked_server(service, server)?;
+            if server.get("forward").is_none() {
+                spec.forward = current
+                    .server(&key, spec.address)
+                    .map_or(spec.forward, |server| server.forwarding().method);
+            }
+            Command::EditServer(key, spec)
         }
         Request::DeleteServer { service, server } => {
             only("server", server, &["address", "port"])?;
@@ -61,9 +66,9 @@ pub(super) fn commands(request: &Request, current: &Timeouts) -> anyhow::Result<
         }
         Request::SetTimeouts { timeouts: changed } => {
             let mut all = json!({
-                "tcp": current.tcp.as_secs(),
-                "tcp_fin": current.tcp_fin.as_secs(),
-                "udp": current.udp.as_secs(),
+                "tcp": current.timeouts.tcp.as_secs(),
+                "tcp_fin": current.timeouts.tcp_fin.as_secs(),
+                "udp": current.timeouts.udp.as_secs(),
             });
             for (name, value) in changed {
                 all[name] = value.clone();
@@ -81,14 +86,13 @@ pub(super) fn commands(request: &Request, current: &Timeouts) -> anyhow::Result<
     }])
 }
 
-/// The servers a command would bring in.
-pub(super) fn added_servers(command: &Command) -> impl Iterator<Item = SocketAddr> + '_ {
-    let servers = match command {
+/// The servers a command would bring in or change.
+pub(super) fn servers(command: &Command) -> &[ServerSpec] {
+    match command {
         Command::AddService(spec) => spec.servers.as_slice(),
-        Command::AddServer(_, server) => std::slice::from_ref(server),
+        Command::AddServer(_, server) | Command::EditServer(_, server) => std::slice::from_ref(server),
         _ => &[],
-    };
-    servers.iter().map(|server| server.address)
+    }
 }
 
 fn checked_service(service: &Value, server: Option<&Value>) -> anyhow::Result<ServiceSpec> {
@@ -159,7 +163,7 @@ pub(super) fn service_spec(service: &config::Service) -> ServiceSpec {
             .map(|server| ServerSpec {
                 address: SocketAddr::new(server.address, server.port),
                 weight: server.weight,
-                forward: ForwardMethod::Nat,
+                forward: server.forward,
             })
             .collect(),
     }

@@ -114,6 +114,10 @@ fn decide(director: &Director, now: Time, packet: &mut QueuedPacket<'_>) -> Deci
             action: if rewritten.is_some() { Action::AcceptRewritten } else { Action::Accept },
             mark: source.and_then(|source| SourceId::new(source.0)).map(|source| source.apply(packet.mark)),
         },
+        Verdict::Route(route) => Decision {
+            action: Action::Accept,
+            mark: SourceId::new(route.0).map(|route| route.apply(packet.mark)),
+        },
         Verdict::Drop(_) => Decision::DROP,
     }
 }

@@ -8,11 +8,12 @@ use super::engine::Director;
 use super::protocol::Timeouts;
 use super::scheduler::{self, SchedulerKind};
 use super::service::{
-    ForwardMethod, RealServer, ServerId, ServiceCore, ServiceKey, Services, VirtualService, Weight,
+    ForwardMethod, Forwarding, RealServer, ServerId, ServiceCore, ServiceKey, Services, VirtualService,
+    Weight,
 };
-use super::{ReplySource, Time};
-use std::collections::HashSet;
-use std::net::SocketAddr;
+use super::{ReplySource, Route, Time};
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
@@ -39,7 +40,7 @@ pub enum Command {
     DeleteService(ServiceKey),
     /// Adds a server to a service (`ipvsadm -a`).
     AddServer(ServiceKey, ServerSpec),
-    /// Changes a server's weight (`ipvsadm -e`). Connections it has go on.
+    /// Changes a server's weight, and how packets of new connections reach it (`ipvsadm -e`). Connections it has go on.
     EditServer(ServiceKey, ServerSpec),
     /// Removes a server from a service (`ipvsadm -d`).
     DeleteServer(ServiceKey, SocketAddr),
@@ -99,8 +100,8 @@ pub enum CommandError {
         /// The server.
         server: SocketAddr,
     },
-    /// More virtual endpoints than reply sources.
-    #[error("too many services: {max} of one address family are possible")]
+    /// More virtual endpoints and routes than numbers for them.
+    #[error("too many services and servers with \"dr\": {max} of one address family are possible together")]
     TooManyServices {
         /// How many are possible.
         max: usize,
@@ -114,8 +115,10 @@ pub struct SteeredService {
     pub key: ServiceKey,
     /// What the kernel writes as the source of its replies.
     pub source: ReplySource,
-    /// Its servers, those included that are removed and still have connections.
+    /// Its servers whose packets are translated, those included that are removed and still have connections.
     pub servers: Vec<SocketAddr>,
+    /// Its servers reached by direct routing, as `servers`, and the routes from the service's address.
+    pub routes: Vec<(IpAddr, Route)>,
     /// Whether requests are taken; not once the service was deleted.
     pub accepts: bool,
 }
@@ -126,32 +129,58 @@ pub struct Plan {
     services: Services,
     state: State,
     effects: Vec<Effect>,
-    sources: [FreeSources; 2],
+    /// Servers that get another method, and what they get.
+    forwarding: HashMap<ServerId, (Arc<RealServer>, Forwarding)>,
+    marks: [Marks; 2],
 }
 
-/// The reply sources of one address family that are still free.
+/// The numbers of one address family that reply sources and routes share.
 #[derive(Debug, Default)]
-struct FreeSources {
-    used: HashSet<ReplySource>,
-    /// No source below is free.
+struct Marks {
+    used: HashSet<u16>,
+    /// No number below is free.
     from: u16,
+    /// The routes there are, from a virtual address to a server.
+    routes: HashMap<(IpAddr, IpAddr), Route>,
 }
 
-impl FreeSources {
-    fn take(&mut self) -> Option<ReplySource> {
+impl Marks {
+    fn take(&mut self) -> Result<u16, CommandError> {
         let free = (self.from.max(1)..ReplySource::LIMIT)
-            .map(ReplySource)
-            .find(|source| !self.used.contains(source))?;
+            .find(|number| !self.used.contains(number))
+            .ok_or(CommandError::TooManyServices { max: usize::from(ReplySource::LIMIT) - 1 })?;
         self.used.insert(free);
-        self.from = free.0 + 1;
-        Some(free)
+        self.from = free + 1;
+        Ok(free)
+    }
+
+    fn note_route(&mut self, core: &ServiceCore, server: &RealServer) {
+        if let Some(route) = server.forwarding().route {
+            self.used.insert(route.0);
+            self.routes.insert((core.key.address, server.address), route);
+        }
+    }
+
+    /// The route from `from` to `to`, the one of every service with that address.
+    fn route(&mut self, from: IpAddr, to: IpAddr) -> Result<Route, CommandError> {
+        if let Some(&route) = self.routes.get(&(from, to)) {
+            return Ok(route);
+        }
+        let route = Route(self.take()?);
+        self.routes.insert((from, to), route);
+        Ok(route)
     }
 }
 
 impl Plan {
     /// What steering has to be once the plan is committed.
     pub fn steering(&self) -> Vec<SteeredService> {
-        steering(&self.services, &self.state)
+        steering(&self.services, &self.state, |server| self.forwarding_of(server))
+    }
+
+    /// How packets will reach the server.
+    fn forwarding_of(&self, server: &RealServer) -> Forwarding {
+        self.forwarding.get(&server.id).map_or_else(|| server.forwarding(), |&(_, planned)| planned)
     }
 }
 
@@ -237,11 +266,20 @@ impl Director {
             services: Services::clone(&self.services.load()),
             state: self.changes.lock().clone(),
             effects: Vec::new(),
-            sources: Default::default(),
+            forwarding: HashMap::new(),
+            marks: Default::default(),
         };
         let cores = plan.services.iter().map(|service| &service.core).chain(&plan.state.retired);
         for core in cores {
-            plan.sources[family(core.key)].used.insert(core.source);
+            plan.marks[family(core.key)].used.insert(core.source.0);
+        }
+        let configured = plan
+            .services
+            .iter()
+            .flat_map(|service| service.servers.iter().map(|server| (&service.core, server)));
+        let removed = plan.state.trash.iter().map(|trashed| (&trashed.core, &trashed.server));
+        for (core, server) in configured.chain(removed) {
+            plan.marks[family(core.key)].note_route(core, server);
         }
         for command in commands {
             plan.add(command)?;
@@ -250,9 +288,13 @@ impl Director {
     }
 
     /// Carries a plan out. It must be the latest one made.
-    pub fn commit(&self, plan: Plan) {
+    pub fn commit(&self, mut plan: Plan) {
         let mut state = self.changes.lock();
         let seed = state.seed;
+        for (server, forwarding) in plan.forwarding.into_values() {
+            server.set_forwarding(forwarding);
+        }
+        plan.services.index_routes();
         plan.effects.into_iter().for_each(|effect| effect.apply(seed));
         *state = plan.state;
         self.services.store(Arc::new(plan.services));
@@ -268,7 +310,7 @@ impl Director {
 
     /// What steering has to be now.
     pub fn steering(&self) -> Vec<SteeredService> {
-        steering(&self.services.load(), &self.changes.lock())
+        steering(&self.services.load(), &self.changes.lock(), RealServer::forwarding)
     }
 
     /// Forgets removed servers and services that have had no connection for two minutes. Returns whether steering
@@ -387,6 +429,7 @@ impl Plan {
         }
         let server = match self.take_from_trash(key, spec.address) {
             Some(trashed) => {
+                self.change_forwarding(key, &trashed.server, spec.forward)?;
                 let revived = Effect::Revived {
                     server: Arc::clone(&trashed.server),
                     weight: spec.weight,
@@ -402,7 +445,12 @@ impl Plan {
                 let id = ServerId(self.state.next_server);
                 self.state.next_server += 1;
                 let (address, port) = (spec.address.ip(), spec.address.port());
-                Arc::new(RealServer::new(id, address, port, spec.forward, spec.weight))
+                let server = RealServer::new(id, address, port, spec.forward, spec.weight);
+                if spec.forward == ForwardMethod::Dr {
+                    let route = self.marks[family(key)].route(key.address, address)?;
+                    server.set_forwarding(Forwarding::new(spec.forward, Some(route)));
+                }
+                Arc::new(server)
             }
         };
         service.servers.insert(0, server);
@@ -425,6 +473,8 @@ impl Plan {
         let position = service
             .position(spec.address)
             .ok_or(CommandError::NoSuchServer { service: key, server: spec.address })?;
+        let service = Arc::clone(service);
+        self.change_forwarding(key, &service.servers[position], spec.forward)?;
         match self.effects.last_mut() {
             Some(Effect::Reweighted { core, edits, .. }) if Arc::ptr_eq(core, &service.core) => {
                 edits.push((position, spec.weight));
@@ -434,6 +484,24 @@ impl Plan {
                 servers: service.servers.clone(),
                 edits: vec![(position, spec.weight)],
             }),
+        }
+        Ok(())
+    }
+
+    /// Has packets of new connections reach the server by `method` from the commit on.
+    fn change_forwarding(
+        &mut self,
+        key: ServiceKey,
+        server: &Arc<RealServer>,
+        method: ForwardMethod,
+    ) -> Result<(), CommandError> {
+        let present = self.forwarding_of(server);
+        if present.method != method {
+            let route = match method {
+                ForwardMethod::Nat => None,
+                ForwardMethod::Dr => Some(self.marks[family(key)].route(key.address, server.address)?),
+            };
+            self.forwarding.insert(server.id, (Arc::clone(server), present.changed(method, route)));
         }
         Ok(())
     }
@@ -478,9 +546,7 @@ impl Plan {
         if let Some(predecessor) = self.state.retired.iter().find(|core| core.key == key) {
             return Ok(predecessor.source);
         }
-        self.sources[family(key)]
-            .take()
-            .ok_or(CommandError::TooManyServices { max: usize::from(ReplySource::LIMIT) - 1 })
+        self.marks[family(key)].take().map(ReplySource)
     }
 }
 
@@ -529,24 +595,23 @@ fn family(key: ServiceKey) -> usize {
     usize::from(key.address.is_ipv6())
 }
 
-fn steering(services: &Services, state: &State) -> Vec<SteeredService> {
-    let trashed = |core: &Arc<ServiceCore>| -> Vec<SocketAddr> {
-        state
-            .trash
-            .iter()
-            .filter(|trashed| trashed.core.key == core.key)
-            .map(|trashed| SocketAddr::new(trashed.server.address, trashed.server.port))
-            .collect()
-    };
-    let steered = |core: &Arc<ServiceCore>, servers: &[Arc<RealServer>], accepts| SteeredService {
-        key: core.key,
-        source: core.source,
-        servers: servers
-            .iter()
-            .map(|server| SocketAddr::new(server.address, server.port))
-            .chain(if state.trash.is_empty() { Vec::new() } else { trashed(core) })
-            .collect(),
-        accepts,
+fn steering(
+    services: &Services,
+    state: &State,
+    forwarding: impl Fn(&RealServer) -> Forwarding,
+) -> Vec<SteeredService> {
+    let steered = |core: &Arc<ServiceCore>, servers: &[Arc<RealServer>], accepts| {
+        let trashed = state.trash.iter().filter(|trashed| trashed.core.key == core.key);
+        let mut steered =
+            SteeredService { key: core.key, source: core.source, servers: vec![], routes: vec![], accepts };
+        for server in servers.iter().chain(trashed.map(|trashed| &trashed.server)) {
+            let Forwarding { translates, route, .. } = forwarding(server);
+            if translates {
+                steered.servers.push(SocketAddr::new(server.address, server.port));
+            }
+            steered.routes.extend(route.map(|route| (server.address, route)));
+        }
+        steered
     };
     services
         .iter()

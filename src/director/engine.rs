@@ -1,15 +1,15 @@
 //! The engine: one packet in, one verdict out (`net/netfilter/ipvs/ip_vs_core.c`).
 //!
 //! Steering only brings what may be ours: packets to a virtual address, packets whose source is a real server's
-//! address and port, ICMP errors that embed either. The engine finds out what really is.
+//! address and port or a service's, ICMP errors that embed any of them. The engine finds out what really is.
 
 use super::connection::{
     Connection, ConnectionTable, ConnectionView, Handle, InboundKey, OutboundKey, Shard,
 };
 use super::packet::{FlowInfo, IcmpErrorInfo, IcmpRewrite, Packet, Parsed, Rewrite, TcpFlags};
 use super::protocol::{Direction, TcpEvent, starts_connection};
-use super::service::{RealServer, Services, VirtualService};
-use super::{DropReason, Limits, PacketMeta, Refusal, TableHasher, Time, Verdict};
+use super::service::{ForwardMethod, RealServer, Services, VirtualService};
+use super::{DropReason, Limits, PacketMeta, Refusal, ReplySource, TableHasher, Time, Verdict};
 use arc_swap::ArcSwap;
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
@@ -53,7 +53,7 @@ impl Director {
         let mut packet = Packet::new(bytes, meta);
         let decided = packet.parse().and_then(|parsed| match parsed {
             Parsed::Flow(flow) => self.handle_flow(now, &services, &mut packet, &flow),
-            Parsed::IcmpError(error) => self.handle_icmp_error(now, &mut packet, &error),
+            Parsed::IcmpError(error) => self.handle_icmp_error(now, &services, &mut packet, &error),
             Parsed::Other => Ok(Verdict::Accept),
         });
         decided.unwrap_or_else(|reason| {
@@ -179,10 +179,14 @@ impl Director {
         let connection = shard.get_mut(handle);
         connection.count_out(flow.len);
         advance(connection, services, Direction::Output, flow);
+        let route = connection.route();
         let source = connection.service.source;
         let client = connection.translates_client_port().then(|| connection.client());
         shard.restart_timer(handle, now);
         drop(shard);
+        if let Some(route) = route {
+            return Ok(Some(Verdict::Route(route)));
+        }
         let rewritten = match client {
             Some(client) => Some(packet.rewrite(flow, Rewrite { source: None, destination: Some(client) })?),
             None => None,
@@ -194,16 +198,21 @@ impl Director {
     fn handle_icmp_error(
         &self,
         now: Time,
+        services: &Services,
         packet: &mut Packet<'_>,
         error: &IcmpErrorInfo,
     ) -> Result<Verdict, DropReason> {
         if let Some(verdict) = self.handle_error_about_reply(now, packet, error)? {
             return Ok(verdict);
         }
-        Ok(self.handle_error_about_request(now, packet, error)?.unwrap_or(Verdict::Accept))
+        if let Some(verdict) = self.handle_error_about_request(now, packet, error)? {
+            return Ok(verdict);
+        }
+        Ok(self.handle_error_about_routed(now, services, packet, error)?.unwrap_or(Verdict::Accept))
     }
 
-    /// An error about a packet that we sent to a client in the name of a virtual address: on to the server.
+    /// An error about a packet that a client got in the name of a virtual address, from us or from the server: on to
+    /// the server.
     fn handle_error_about_reply(
         &self,
         now: Time,
@@ -219,6 +228,9 @@ impl Director {
         let Some(handle) = shard.find_inbound(&key, now) else { return Ok(None) };
         let connection = shard.get(handle);
         connection.count_in(error.len);
+        if let Some(route) = connection.route() {
+            return Ok(Some(Verdict::Route(route)));
+        }
         let server = connection.server_address();
         let rewrite = IcmpRewrite {
             destination: Some(server.ip()),
@@ -249,6 +261,9 @@ impl Director {
         let Some(handle) = shard.find_outbound(&key, now) else { return Ok(None) };
         let connection = shard.get(handle);
         connection.count_out(error.len);
+        if !connection.is_nat() {
+            return Ok(Some(Verdict::Accept));
+        }
         let rewrite = IcmpRewrite {
             embedded_source: connection.translates_client_port().then(|| connection.client()),
             embedded_destination: Some(connection.virtual_address()),
@@ -258,6 +273,53 @@ impl Director {
         drop(shard);
         let rewritten = packet.rewrite_icmp_error(error, rewrite)?;
         Ok(Some(Verdict::Forward { rewritten: Some(rewritten), source: Some(source) }))
+    }
+
+    /// An error that this host made about a packet on its way by direct routing, which had the server's address in
+    /// place of the virtual one: about a request, on to the client; about a reply, on to the server.
+    fn handle_error_about_routed(
+        &self,
+        now: Time,
+        services: &Services,
+        packet: &mut Packet<'_>,
+        error: &IcmpErrorInfo,
+    ) -> Result<Option<Verdict>, DropReason> {
+        let (from, to) = (error.embedded_source, error.embedded_destination);
+        if let Some((virtual_address, source)) = self.find_routed(now, services, error, from, to) {
+            let rewrite =
+                IcmpRewrite { embedded_destination: Some(virtual_address), ..IcmpRewrite::default() };
+            let rewritten = packet.rewrite_icmp_error(error, rewrite)?;
+            return Ok(Some(Verdict::Forward { rewritten: Some(rewritten), source: Some(source) }));
+        }
+        if let Some((virtual_address, _)) = self.find_routed(now, services, error, to, from) {
+            let rewrite = IcmpRewrite { embedded_source: Some(virtual_address), ..IcmpRewrite::default() };
+            let rewritten = packet.rewrite_icmp_error(error, rewrite)?;
+            return Ok(Some(Verdict::Forward { rewritten: Some(rewritten), source: None }));
+        }
+        Ok(None)
+    }
+
+    /// The virtual end of the connection between `client` and `server`, which has the virtual port.
+    fn find_routed(
+        &self,
+        now: Time,
+        services: &Services,
+        error: &IcmpErrorInfo,
+        client: SocketAddr,
+        server: SocketAddr,
+    ) -> Option<(SocketAddr, ReplySource)> {
+        let virtual_addresses = services.routed_to(server.ip());
+        if virtual_addresses.is_empty() {
+            return None;
+        }
+        let shard = self.table.shard(client.ip());
+        virtual_addresses.iter().find_map(|&address| {
+            let virtual_address = SocketAddr::new(address, server.port());
+            let key = InboundKey { transport: error.embedded_transport, client, virtual_address };
+            let connection = shard.get(shard.find_inbound(&key, now)?);
+            let is_its = !connection.is_nat() && connection.server.address == server.ip();
+            is_its.then(|| (virtual_address, connection.service.source))
+        })
     }
 
     /// Makes the connection of a first packet.
@@ -270,7 +332,12 @@ impl Director {
         server: &Arc<RealServer>,
     ) -> Result<Handle, DropReason> {
         let server_port = if server.port == 0 { key.virtual_address.port() } else { server.port };
-        let port = self.server_side_port(now, shard, key, SocketAddr::new(server.address, server_port))?;
+        let port = match server.forwarding().method {
+            ForwardMethod::Nat => {
+                self.server_side_port(now, shard, key, SocketAddr::new(server.address, server_port))?
+            }
+            ForwardMethod::Dr => key.client.port(),
+        };
         let connection =
             Connection::new(key, Arc::clone(server), server_port, port, Arc::clone(&service.core));
         let handle = self.table.insert(shard, connection, now).ok_or(DropReason::TableFull)?;
@@ -321,6 +388,7 @@ fn forward_request(
     }
     connection.count_in(flow.len);
     advance(connection, services, Direction::Input, flow);
+    let route = connection.route();
     let rewrite = Rewrite {
         source: connection.translates_client_port().then(|| connection.server_side_client()),
         destination: Some(connection.server_address()),
@@ -328,6 +396,9 @@ fn forward_request(
     shard.restart_timer(handle, now);
     // Sums over the whole packet need no lock.
     drop(shard);
+    if let Some(route) = route {
+        return Ok(Verdict::Route(route));
+    }
     Ok(Verdict::Forward { rewritten: Some(packet.rewrite(flow, rewrite)?), source: None })
 }
 
@@ -340,12 +411,21 @@ fn starts_anew(connection: &Connection, flow: &FlowInfo) -> bool {
 /// Whether the server answers a SYN that did not come through us: the client re-uses the port of a connection that
 /// is over to reach the server directly. `ip_vs_out` would rewrite that client's packets; see docs/differences.md.
 fn answers_another_syn(connection: &Connection, flow: &FlowInfo) -> bool {
-    flow.tcp_flags.is_some_and(TcpFlags::syn) && connection.state.is_reusable()
+    flow.tcp_flags.is_some_and(TcpFlags::syn) && connection.is_nat() && connection.state.is_reusable()
 }
 
 /// Takes the connection's state, timeout and activity one packet further.
 fn advance(connection: &mut Connection, services: &Services, direction: Direction, flow: &FlowInfo) {
     let event = flow.tcp_flags.and_then(|flags| TcpEvent::from_flags(flags.0));
+    let replies_elsewhere = connection.flags.contains(ConnFlags::NOOUTPUT);
+    let direction = match direction {
+        Direction::Input if replies_elsewhere => Direction::InputOnly,
+        direction => direction,
+    };
+    // `udp_state_transition` has one state and no use for the flag.
+    if direction == Direction::Output && flow.tcp_flags.is_some() {
+        connection.flags.remove(ConnFlags::NOOUTPUT);
+    }
     let step = connection.state.advance(direction, event, &services.timeouts);
     connection.state = step.state;
     connection.set_timeout(step.timeout);

@@ -29,7 +29,7 @@ pub use change::{Command, CommandError, Plan, ServerSpec, ServiceSpec, SteeredSe
 pub use engine::Director;
 pub use hasher::TableHasher;
 pub use time::Time;
-pub use verdict::{DropReason, Hook, PacketMeta, Refusal, ReplySource, Verdict};
+pub use verdict::{DropReason, Hook, PacketMeta, Refusal, ReplySource, Route, Verdict};
 
 /// What bounds a director.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use nfvs::director::packet::Transport;
 use nfvs::director::scheduler::SchedulerKind;
 use nfvs::director::service::{ForwardMethod, ServiceKey, Weight};
 use nfvs::director::{
-    Command, Director, Hook, Limits, PacketMeta, ReplySource, ServerSpec, ServiceSpec, Time, Verdict,
+    Command, Director, Hook, Limits, PacketMeta, ReplySource, Route, ServerSpec, ServiceSpec, Time, Verdict,
 };
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -47,6 +47,20 @@ impl Bed {
         let name = key.to_string();
         let servers = servers.iter().map(|address| server(address, 1)).collect();
         self.director.apply(&[Command::AddService(ServiceSpec { key, name, scheduler, servers })]).unwrap();
+    }
+
+    /// A bed with one service of these servers.
+    pub(crate) fn serving_specs(
+        transport: Transport,
+        address: &str,
+        scheduler: SchedulerKind,
+        servers: Vec<ServerSpec>,
+    ) -> Bed {
+        let bed = Bed::new();
+        let key = key(transport, address);
+        let spec = ServiceSpec { key, name: key.to_string(), scheduler, servers };
+        bed.director.apply(&[Command::AddService(spec)]).unwrap();
+        bed
     }
 
     pub(crate) fn pass(&mut self, seconds: u64) {
@@ -122,6 +136,13 @@ impl Outcome {
         self.to.to_string()
     }
 
+    /// The route of a packet that is sent on as it is.
+    #[track_caller]
+    pub(crate) fn route(&self) -> Route {
+        let Verdict::Route(route) = self.verdict else { panic!("not routed: {:?}", self.verdict) };
+        route
+    }
+
     /// What the kernel is told to write as its source.
     #[track_caller]
     pub(crate) fn source(&self) -> ReplySource {
@@ -143,6 +164,11 @@ pub(crate) fn server(address: &str, weight: u32) -> ServerSpec {
         weight: Weight::new(weight).unwrap(),
         forward: ForwardMethod::Nat,
     }
+}
+
+/// A server reached by direct routing.
+pub(crate) fn routed(address: &str) -> ServerSpec {
+    ServerSpec { forward: ForwardMethod::Dr, ..server(address, 1) }
 }
 
 pub(crate) fn tcp(from: &str, to: &str, flags: u8, payload: &[u8]) -> Vec<u8> {

@@ -3,6 +3,7 @@
 mod bed;
 mod connections;
 mod errors;
+mod forwarding;
 mod random;
 mod services;
 mod states;

@@ -3,7 +3,7 @@
 //! The table is split into shards by **client address**, one mutex each, so that both directions of a connection,
 //! and the ICMP errors about it, meet in the same shard whatever worker they arrive at. An entry is indexed twice:
 //! as clients' packets name it (client, virtual) and as servers' packets do (client as the server sees it,
-//! server).
+//! server; where the director does not translate, the server answers in the name of the virtual address).
 
 mod arena;
 mod shard;
@@ -13,10 +13,10 @@ mod wheel;
 pub use shard::{Handle, Shard};
 pub use table::ConnectionTable;
 
-use crate::director::Time;
 use crate::director::packet::Transport;
 use crate::director::protocol::{NEW_CONNECTION_TIMEOUT, State, TcpState};
-use crate::director::service::{RealServer, ServiceCore};
+use crate::director::service::{ForwardMethod, RealServer, ServiceCore};
+use crate::director::{Route, Time};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +40,7 @@ pub struct OutboundKey {
     pub transport: Transport,
     /// The client as the server sees it.
     pub client: SocketAddr,
-    /// Who answers.
+    /// In whose name the server answers: its own, or the virtual one where nothing is translated.
     pub server: SocketAddr,
 }
 
@@ -79,7 +79,7 @@ impl Connection {
         server_side_client_port: u16,
         service: Arc<ServiceCore>,
     ) -> Connection {
-        let mut flags = ConnFlags::default();
+        let mut flags = server.forwarding().method.connection_flags();
         flags.insert(ConnFlags::INACTIVE);
         Connection {
             client: key.client.ip(),
@@ -113,6 +113,22 @@ impl Connection {
     /// Whether the server sees another client port than the client has.
     pub fn translates_client_port(&self) -> bool {
         self.client_port != self.server_side_client_port
+    }
+
+    /// Whether addresses and ports are translated, as opposed to packets being sent on as they are. The method is that
+    /// which the server had when the connection was made.
+    pub fn is_nat(&self) -> bool {
+        self.flags.bits() & ConnFlags::METHOD.bits() == 0
+    }
+
+    /// How packets reach the server.
+    pub fn forward(&self) -> ForwardMethod {
+        if self.is_nat() { ForwardMethod::Nat } else { ForwardMethod::Dr }
+    }
+
+    /// The route that its packets take unchanged; `None`: they are translated.
+    pub fn route(&self) -> Option<Route> {
+        if self.is_nat() { None } else { self.server.forwarding().route }
     }
 
     /// The virtual address and port.
@@ -165,12 +181,12 @@ impl Connection {
         }
     }
 
-    /// The key of the server's packets.
+    /// The key of the server's packets (`ip_vs_conn_out_get`).
     pub fn outbound_key(&self) -> OutboundKey {
         OutboundKey {
             transport: self.transport,
             client: self.server_side_client(),
-            server: self.server_address(),
+            server: if self.is_nat() { self.server_address() } else { self.virtual_address() },
         }
     }
 }
@@ -190,6 +206,8 @@ pub struct ConnectionView {
     pub virtual_address: SocketAddr,
     /// The real server.
     pub server: SocketAddr,
+    /// How packets reach it.
+    pub forward: ForwardMethod,
     /// The protocol's state.
     pub state: State,
     /// When it ends unless packets come.
@@ -205,6 +223,7 @@ impl ConnectionView {
             client: connection.client(),
             virtual_address: connection.virtual_address(),
             server: connection.server_address(),
+            forward: connection.forward(),
             state: connection.state,
             expires: deadline.since(now),
             flags: connection.flags,

@@ -1,7 +1,6 @@
 //! The transport protocols: what starts a connection, its states and how long each may last.
 //!
-//! TCP follows the tables of `net/netfilter/ipvs/ip_vs_proto_tcp.c` for connections whose replies pass the director
-//! (NAT); UDP has one state (`ip_vs_proto_udp.c`). Nothing here knows addresses, packets or the time.
+//! TCP follows the tables of `net/netfilter/ipvs/ip_vs_proto_tcp.c`; UDP has one state (`ip_vs_proto_udp.c`). Nothing here knows addresses, packets or the time.
 //!
 //! ```
 //! use nfvs::director::protocol::{Direction, State, TcpEvent, TcpState, Timeouts};
@@ -22,13 +21,16 @@ use std::time::Duration;
 /// How long a connection lives that was created but that no packet has moved yet (`ip_vs_conn_new`).
 pub const NEW_CONNECTION_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Which way a packet of a connection goes.
+/// Which way a packet of a connection goes, and what is known of the other way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From the client to the server.
     Input,
     /// From the server to the client.
     Output,
+    /// From the client to the server, of a connection no reply of which has passed the director (`NOOUTPUT`): what the
+    /// server said is concluded from what the client says.
+    InputOnly,
 }
 
 /// The timeouts an operator may change (`ipvsadm --set`), whole seconds; those of other states are fixed.
@@ -127,7 +129,7 @@ mod tests {
     #[test]
     fn udp_lives_300_seconds_from_each_packet_and_is_never_active() {
         let timeouts = Timeouts::default();
-        for direction in [Direction::Input, Direction::Output] {
+        for direction in [Direction::Input, Direction::Output, Direction::InputOnly] {
             let step = State::Udp.advance(direction, None, &timeouts);
             let expected = Step { state: State::Udp, timeout: Duration::from_secs(300), activity: None };
             assert_eq!(step, expected);

@@ -45,6 +45,7 @@ impl TcpState {
         let table = match direction {
             Direction::Input => &INPUT,
             Direction::Output => &OUTPUT,
+            Direction::InputOnly => &INPUT_ONLY,
         };
         match event {
             Some(event) => table[event as usize][self as usize],
@@ -157,6 +158,14 @@ const OUTPUT: Table = [
     /* ack */ [ES, ES, SS, ES, FW, TW, CL, CW, LA, ES, ES],
     /* rst */ [CL, CL, SS, CL, CL, TW, CL, CL, CL, CL, CL],
 ];
+#[rustfmt::skip]
+const INPUT_ONLY: Table = [
+    //         NO  ES  SS  SR  FW  TW  CL  CW  LA  LI  SA
+    /* syn */ [SR, ES, ES, SR, SR, SR, SR, SR, SR, SR, SR],
+    /* fin */ [CL, FW, SS, TW, FW, TW, CL, CW, LA, LI, TW],
+    /* ack */ [ES, ES, SS, ES, FW, TW, CL, CW, CL, LI, ES],
+    /* rst */ [CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, CL],
+];
 
 #[cfg(test)]
 mod tests {
@@ -220,6 +229,17 @@ rst: CL CL SS CL CL TW CL CL CL CL CL
     }
 
     #[test]
+    fn input_only_table_is_the_kernels() {
+        let expected = "\
+syn: SR ES ES SR SR SR SR SR SR SR SR
+fin: CL FW SS TW FW TW CL CW LA LI TW
+ack: ES ES SS ES FW TW CL CW CL LI ES
+rst: CL CL CL SR CL CL CL CL LA LI CL
+";
+        assert_eq!(table(Direction::InputOnly), expected);
+    }
+
+    #[test]
     fn states_are_numbered_as_in_the_kernel() {
         for (number, state) in STATES.into_iter().enumerate() {
             assert_eq!(state as usize, number, "{state}");
@@ -270,8 +290,9 @@ rst: CL CL SS CL CL TW CL CL CL CL CL
     #[test]
     fn a_segment_without_event_closes() {
         for state in STATES {
-            assert_eq!(state.next(Direction::Input, None), TcpState::Close);
-            assert_eq!(state.next(Direction::Output, None), TcpState::Close);
+            for direction in [Direction::Input, Direction::Output, Direction::InputOnly] {
+                assert_eq!(state.next(direction, None), TcpState::Close);
+            }
         }
     }
 }

@@ -8,6 +8,6 @@ mod server;
 mod services;
 mod stats;
 
-pub use server::{ForwardMethod, RealServer, ServerId, Weight};
+pub use server::{ForwardMethod, Forwarding, RealServer, ServerId, Weight};
 pub use services::{ServiceCore, ServiceKey, Services, VirtualService};
 pub use stats::{Stats, StatsSnapshot};

@@ -95,6 +95,8 @@ pub struct Services {
     /// How many services each virtual address has.
     addresses: HashMap<IpAddr, usize, TableHasher>,
     names: HashSet<String>,
+    /// The virtual addresses from which routes lead to each server.
+    routed: HashMap<IpAddr, Vec<IpAddr>, TableHasher>,
     /// How long connections of each state last.
     pub timeouts: Timeouts,
 }
@@ -106,6 +108,7 @@ impl Services {
             by_key: HashMap::with_hasher(hasher.clone()),
             addresses: HashMap::with_hasher(hasher.clone()),
             names: HashSet::new(),
+            routed: HashMap::with_hasher(hasher.clone()),
             timeouts: Timeouts::default(),
         }
     }
@@ -126,9 +129,34 @@ impl Services {
         self.by_key.get_mut(key).map(Arc::make_mut)
     }
 
+    /// The server of the service with exactly this key.
+    pub fn server(&self, key: &ServiceKey, server: SocketAddr) -> Option<&Arc<RealServer>> {
+        let service = self.get(key)?;
+        service.servers.get(service.position(server)?)
+    }
+
     /// Whether any service has this virtual address.
     pub fn has_address(&self, address: IpAddr) -> bool {
         self.addresses.contains_key(&address)
+    }
+
+    /// The virtual addresses whose packets reach the server at `server` by direct routing.
+    pub fn routed_to(&self, server: IpAddr) -> &[IpAddr] {
+        self.routed.get(&server).map_or(&[], Vec::as_slice)
+    }
+
+    /// Finds out anew what [`routed_to`](Services::routed_to) says, from how packets reach the servers now.
+    pub fn index_routes(&mut self) {
+        self.routed.clear();
+        for service in self.by_key.values() {
+            let routed = service.servers.iter().filter(|server| server.forwarding().route.is_some());
+            for server in routed {
+                let addresses = self.routed.entry(server.address).or_default();
+                if !addresses.contains(&service.key().address) {
+                    addresses.push(service.key().address);
+                }
+            }
+        }
     }
 
     /// All services, in no particular order.
