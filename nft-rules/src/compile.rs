@@ -53,6 +53,7 @@ const TCP_SYN: u8 = 0x02;
 const TCP_CHECKSUM: u32 = 16;
 const UDP_CHECKSUM: u32 = 6;
 const ICMP_CHECKSUM: u32 = 2;
+const IP4_FRAGMENT: u32 = 6;
 const IP4_CHECKSUM: u32 = 10;
 
 fn expressions(statement: Statement, family: Family) -> Vec<Expr> {
@@ -160,6 +161,12 @@ fn expressions(statement: Statement, family: Family) -> Vec<Expr> {
             let mut list = concatenation(&[field, Field::MarkId], family, REG);
             list.extend([look_through(map), write_address(field, family)]);
             list
+        }
+        Statement::FragmentField(value) => {
+            vec![payload(NETWORK, IP4_FRAGMENT, 2, REG), compare(libc::NFT_CMP_EQ, value.to_be_bytes())]
+        }
+        Statement::SetFragmentField(value) => {
+            vec![immediate(&value.to_be_bytes()), write(NETWORK, IP4_FRAGMENT, 2, Some(IP4_CHECKSUM))]
         }
         Statement::DupToDestination => {
             let mut list = load(Field::DestinationAddress, family, REG);

@@ -224,8 +224,12 @@ pub(crate) enum Statement {
     ClearMarkId,
     /// An address := what itself and the mark name in the map.
     Exchange(Field, &'static Set),
+    /// The fragment field of an IPv4 header (flags and offset) is this.
+    FragmentField(u16),
+    /// The fragment field of an IPv4 header := this.
+    SetFragmentField(u16),
     /// Send a copy from this host to where routing to the destination address leads, whatever becomes of the
-    /// address in the copy: the neighbour is settled.
+    /// address in the copy: the neighbour is settled. Over IPv4 the copy has the DF flag (`nf_dup_ipv4`).
     DupToDestination,
     /// Time to live, hop limit.
     SetTtl,
@@ -311,6 +315,8 @@ impl Statement {
                 let key = joined(&[field, Field::MarkId], family);
                 format!("{} set {key} map @{}", field.text(family), map.name)
             }
+            Statement::FragmentField(value) => format!("ip frag-off {value:#06x}"),
+            Statement::SetFragmentField(value) => format!("ip frag-off set {value:#06x}"),
             Statement::DupToDestination => format!("dup to {family} daddr"),
             Statement::ClearMarkId => format!("meta mark set meta mark & {:#010x}", !MARK_MASK),
             Statement::SetTtl => match family {

@@ -157,13 +157,14 @@ impl Steering {
                 ],
             ),
             chain("route_in", route_in()),
+            chain("route_send", if self.direct_routing { route_send(family) } else { vec![] }),
             chain("route_out", self.route_out()),
-            chain("route_back", route_back()),
+            chain("route_back", route_back(family)),
             chain("set_source", set_source()),
         ];
         chains.extend(base_chains(family));
         if self.direct_routing {
-            let routed = vec![Untracked, Marked, In(TO_MARK_ID, &sets::ROUTED), DupToDestination, Drop];
+            let routed = vec![Untracked, Marked, In(TO_MARK_ID, &sets::ROUTED), Goto("route_send")];
             chains.push(Chain { name: "forward", hook: Some((Hook::Forward, LAST)), rules: vec![routed] });
         }
         chains
@@ -174,7 +175,7 @@ impl Steering {
         let mut rules = vec![vec![In(TO_MARK_ID, &sets::ROUTED), Accept]];
         if self.direct_routing {
             let to_server = Exchange(Field::DestinationAddress, &sets::ROUTE_SERVERS);
-            rules.push(vec![to_server, DupToDestination, Drop]);
+            rules.push(vec![to_server, Goto("route_send")]);
         }
         rules.push(vec![Notrack, Accept]);
         rules
@@ -306,13 +307,35 @@ fn route_in() -> Vec<Vec<Statement>> {
         .into()
 }
 
+/// The fragment field of a packet that may be fragmented, and of one that may not: the flag DF.
+const MAY_BE_FRAGMENTED: u16 = 0;
+const DF: u16 = 0x4000;
+/// The flag that RFC 791 reserves, and that nobody sets.
+const RESERVED: u16 = 0x8000;
+
+/// A request that has been routed to its server. Its copy comes out with DF, and has to be told from one that came in
+/// with it.
+fn route_send(family: Family) -> Vec<Vec<Statement>> {
+    let mut rules = match family {
+        Family::Ip4 => vec![vec![FragmentField(MAY_BE_FRAGMENTED), SetFragmentField(RESERVED)]],
+        Family::Ip6 => vec![],
+    };
+    rules.push(vec![DupToDestination, Drop]);
+    rules
+}
+
 /// The other way round, behind routing.
-fn route_back() -> Vec<Vec<Statement>> {
-    vec![
+fn route_back(family: Family) -> Vec<Vec<Statement>> {
+    let mut rules = match family {
+        Family::Ip4 => vec![vec![FragmentField(RESERVED | DF), SetFragmentField(MAY_BE_FRAGMENTED)]],
+        Family::Ip6 => vec![],
+    };
+    rules.extend([
         vec![Exchange(Field::DestinationAddress, &sets::ROUTE_VIPS)],
         vec![Exchange(Field::SourceAddress, &sets::ROUTE_VIPS)],
         vec![ClearMarkId],
-    ]
+    ]);
+    rules
 }
 
 fn leftover_icmp(family: Family) -> Vec<Vec<Statement>> {

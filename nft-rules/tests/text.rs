@@ -36,16 +36,19 @@ fn without_direct_routing_the_rules_that_send_copies_are_missing_and_no_other() 
     assert_eq!(
         missing,
         [
-            "ip daddr set ip daddr . (meta mark & 0xffff0000) map @route_servers dup to ip daddr drop",
+            "ip frag-off 0x0000 ip frag-off set 0x8000",
+            "dup to ip daddr drop",
+            "ip daddr set ip daddr . (meta mark & 0xffff0000) map @route_servers goto route_send",
             "chain forward {",
             "type filter hook forward priority 300; policy accept;",
             "ct state untracked meta mark & 0xffff0000 != 0 ip daddr . (meta mark & 0xffff0000) @routed \
-             dup to ip daddr drop",
-            "ip6 daddr set ip6 daddr . (meta mark & 0xffff0000) map @route_servers dup to ip6 daddr drop",
+             goto route_send",
+            "dup to ip6 daddr drop",
+            "ip6 daddr set ip6 daddr . (meta mark & 0xffff0000) map @route_servers goto route_send",
             "chain forward {",
             "type filter hook forward priority 300; policy accept;",
             "ct state untracked meta mark & 0xffff0000 != 0 ip6 daddr . (meta mark & 0xffff0000) @routed \
-             dup to ip6 daddr drop",
+             goto route_send",
         ]
     );
 }
