@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use common::{CLIENT, Row, SERVER, VIP, at, both_services, elements, packets, steering};
+use common::{CLIENT, Row, SERVER, VIP, at, both_services, elements, packets, routed_services, steering};
 use nft_rules::Tables;
 
 /// Packets offered to each queue by a chain, in the order of its rules.
@@ -72,5 +72,51 @@ fn each_kind_of_packet_has_its_class() {
             assert_eq!((after.0 > before.0, after.1 > before.1), (opens, !opens), "{family} {name}");
         }
         assert_eq!(offered(&row, family, "request_datagram"), [0], "{family}");
+    }
+}
+
+/// The daemon writes none of these back. The servers have the VIP and answer in its name.
+#[test]
+fn packets_of_direct_routing_have_classes_of_their_own_and_meet_in_one_queue() {
+    const QUEUES: u16 = 3;
+    const FLOWS: u16 = 12;
+    let row = Row::new();
+    let held = elements([both_services(), routed_services()].concat());
+    row.director.run(|| Tables::install(&steering(QUEUES), held)).unwrap();
+    for (index, (prefix, family)) in ["32", "128"].into_iter().zip(["ip", "ip6"]).enumerate() {
+        row.server.ip(&format!("address add {}/{prefix} dev lo", VIP[index]));
+        let server = row.server.run(|| UdpSocket::bind(at(VIP[index], 443))).unwrap();
+        for port in 40_000..40_000 + FLOWS {
+            let offered = |chain: &str| offered(&row, family, chain);
+            let before = (offered("request_routed_datagram"), offered("reply_routed"));
+            let client = row.client.run(|| UdpSocket::bind(at(CLIENT[index], port))).unwrap();
+            client.send_to(b"?", at(VIP[index], 443)).unwrap();
+            server.send_to(b"!", at(CLIENT[index], port)).unwrap();
+            // Nobody serves the queues: a question is refused, the answer passes.
+            client.recv(&mut [0; 8]).unwrap();
+            let after = (offered("request_routed_datagram"), offered("reply_routed"));
+            let risen = |before: &[u64], after: &[u64]| -> Vec<usize> {
+                (0..before.len()).filter(|&queue| after[queue] > before[queue]).collect()
+            };
+            let queues = risen(&before.0, &after.0);
+            assert_eq!(queues.len(), 1, "{family} {port}");
+            assert_eq!(queues, risen(&before.1, &after.1), "{family} {port}");
+        }
+        assert_eq!(offered(&row, family, "request_datagram"), [0, 0, 0], "{family}");
+
+        // Opening a connection is a class of its own, whoever rewrites; an acknowledgement is not.
+        row.client.nft(&format!(
+            "table {family} craft {{\n chain out {{\n type filter hook output priority 0\n \
+             {family} daddr {} @th,104,8 set 0x10\n }}\n}}\n",
+            VIP[index]
+        ));
+        let attempt = || TcpStream::connect_timeout(&at(VIP[index], 443), Duration::from_millis(300));
+        drop(row.client.run(attempt));
+        assert!(offered(&row, family, "request_routed_established").iter().sum::<u64>() > 0, "{family}");
+        assert_eq!(offered(&row, family, "request_open"), [0, 0, 0], "{family}");
+        row.client.must(&format!("nft delete table {family} craft"));
+        drop(row.client.run(attempt));
+        assert!(offered(&row, family, "request_open").iter().sum::<u64>() > 0, "{family}");
+        assert_eq!(offered(&row, family, "request_established"), [0, 0, 0], "{family}");
     }
 }
