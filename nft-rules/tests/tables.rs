@@ -74,6 +74,16 @@ fn base_chains_stand_where_the_design_says() {
     }
 }
 
+/// What a kernel without `dup` gets.
+#[test]
+fn tables_without_direct_routing_have_no_chain_in_the_firewalls_way() {
+    let node = Node::new();
+    let without = Steering { direct_routing: false, ..steering(1) };
+    node.run(|| Tables::install(&without, elements(both_services()))).unwrap();
+    let ruleset = node.ruleset();
+    assert!(!ruleset.contains("dup to") && !ruleset.contains("hook forward"), "{ruleset}");
+}
+
 #[test]
 fn remove_leaves_an_empty_ruleset() {
     let node = Node::new();

@@ -9,7 +9,7 @@ use super::connection::{
 use super::packet::{FlowInfo, IcmpErrorInfo, IcmpRewrite, Packet, Parsed, Rewrite, TcpFlags};
 use super::protocol::{Direction, TcpEvent, starts_connection};
 use super::service::{ForwardMethod, RealServer, Services, VirtualService};
-use super::{DropReason, Limits, PacketMeta, Refusal, ReplySource, TableHasher, Time, Verdict};
+use super::{DropReason, Hook, Limits, PacketMeta, Refusal, ReplySource, TableHasher, Time, Verdict};
 use arc_swap::ArcSwap;
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
@@ -53,7 +53,9 @@ impl Director {
         let mut packet = Packet::new(bytes, meta);
         let decided = packet.parse().and_then(|parsed| match parsed {
             Parsed::Flow(flow) => self.handle_flow(now, &services, &mut packet, &flow),
-            Parsed::IcmpError(error) => self.handle_icmp_error(now, &services, &mut packet, &error),
+            Parsed::IcmpError(error) => {
+                self.handle_icmp_error(now, &services, meta.hook, &mut packet, &error)
+            }
             Parsed::Other => Ok(Verdict::Accept),
         });
         decided.unwrap_or_else(|reason| {
@@ -199,6 +201,7 @@ impl Director {
         &self,
         now: Time,
         services: &Services,
+        hook: Hook,
         packet: &mut Packet<'_>,
         error: &IcmpErrorInfo,
     ) -> Result<Verdict, DropReason> {
@@ -208,7 +211,12 @@ impl Director {
         if let Some(verdict) = self.handle_error_about_request(now, packet, error)? {
             return Ok(verdict);
         }
-        Ok(self.handle_error_about_routed(now, services, packet, error)?.unwrap_or(Verdict::Accept))
+        // Nobody else has seen a routed packet with the server's address.
+        let routed = match hook {
+            Hook::Output => self.handle_error_about_routed(now, services, packet, error)?,
+            Hook::Prerouting => None,
+        };
+        Ok(routed.unwrap_or(Verdict::Accept))
     }
 
     /// An error about a packet that a client got in the name of a virtual address, from us or from the server: on to

@@ -70,8 +70,13 @@ impl Bed {
 
     /// Handles a packet, and checks that a rewritten one has right checksums.
     pub(crate) fn handle(&self, bytes: &mut [u8]) -> Verdict {
+        self.handle_at(Hook::Prerouting, bytes)
+    }
+
+    /// The same of a packet that met nfvs at this hook.
+    pub(crate) fn handle_at(&self, hook: Hook, bytes: &mut [u8]) -> Verdict {
         let original_len = bytes.len();
-        let meta = PacketMeta { hook: Hook::Prerouting, checksum_owed: false, original_len };
+        let meta = PacketMeta { hook, checksum_owed: false, original_len };
         let verdict = self.director.handle_packet(self.now, &meta, bytes);
         if let Verdict::Forward { rewritten: Some(_), .. } = verdict {
             assert_right_checksums(bytes);

@@ -134,6 +134,20 @@ fn two_services_on_one_server_leave_a_client_its_port() {
     assert_eq!(routes, [vip, other].map(|vip| route_to(&bed, vip, server)));
     assert_ne!(routes[0], routes[1]);
     assert_eq!([vip, other].map(|vip| bed.tcp(vip, client, SYN | ACK).route()), routes);
+
+    // Not even where the same port is in use towards the same server by translation.
+    bed.add(Tcp, "10.0.0.102:80", Rr, &["10.0.2.12:80"]);
+    assert_eq!(bed.tcp(client, "10.0.0.102:80", SYN).destination(), "10.0.2.12:80");
+    let third = "10.0.0.103:80";
+    let spec = ServiceSpec {
+        key: key(Tcp, third),
+        name: "third".to_owned(),
+        scheduler: Rr,
+        servers: vec![routed("10.0.2.12:80")],
+    };
+    bed.director.apply(&[Command::AddService(spec)]).unwrap();
+    let route = bed.tcp(client, third, SYN).route();
+    assert_eq!(bed.tcp(third, client, SYN | ACK).route(), route);
     bed.director.check_invariants();
 }
 
@@ -164,7 +178,8 @@ fn errors_of_this_host_speak_of_the_virtual_address_again() {
             let source = bed.director.steering()[0].source;
 
             let mut error = unreachable(director, &host(client), &packet(client, server));
-            let verdict = bed.handle(&mut error);
+            assert_eq!(bed.handle(&mut error), Verdict::Accept, "somebody else cannot have seen that packet");
+            let verdict = bed.handle_at(Hook::Output, &mut error);
             assert!(
                 matches!(verdict, Verdict::Forward { rewritten: Some(_), source: Some(named) } if named == source),
                 "{verdict:?}"
@@ -174,7 +189,7 @@ fn errors_of_this_host_speak_of_the_virtual_address_again() {
             assert_eq!([from.to_string(), to.to_string()], [client, vip]);
 
             let mut error = unreachable(director, &host(server), &packet(server, client));
-            let verdict = bed.handle(&mut error);
+            let verdict = bed.handle_at(Hook::Output, &mut error);
             assert!(matches!(verdict, Verdict::Forward { rewritten: Some(_), source: None }), "{verdict:?}");
             assert_eq!(endpoints(&error).1.ip().to_string(), host(server));
             let (from, to) = endpoints(icmp_payload(&error));
@@ -195,7 +210,7 @@ fn errors_about_direct_flows_to_a_routed_server_are_left_alone() {
     ] {
         let mut error = unreachable(director, &host(client), &about);
         let before = error.clone();
-        assert_eq!(bed.handle(&mut error), Verdict::Accept);
+        assert_eq!(bed.handle_at(Hook::Output, &mut error), Verdict::Accept);
         assert_eq!(error, before);
     }
 }

@@ -151,11 +151,12 @@ impl Services {
         for service in self.by_key.values() {
             let routed = service.servers.iter().filter(|server| server.forwarding().route.is_some());
             for server in routed {
-                let addresses = self.routed.entry(server.address).or_default();
-                if !addresses.contains(&service.key().address) {
-                    addresses.push(service.key().address);
-                }
+                self.routed.entry(server.address).or_default().push(service.key().address);
             }
+        }
+        for addresses in self.routed.values_mut() {
+            addresses.sort_unstable();
+            addresses.dedup();
         }
     }
 
