@@ -239,7 +239,8 @@ fn segment(source: SocketAddr, destination: SocketAddr, flags: Flags) -> Vec<u8>
 
 /// Hands a packet to the director, which must forward it.
 fn forward(director: &Director, now: Time, bytes: &mut [u8]) {
-    let meta = PacketMeta { hook: Hook::Prerouting, checksum_owed: false, original_len: bytes.len() };
+    let meta =
+        PacketMeta { hook: Hook::Prerouting, checksum_owed: false, gso: false, original_len: bytes.len() };
     let verdict = director.handle_packet(now, &meta, bytes);
     assert!(matches!(verdict, Verdict::Forward { .. }), "{verdict:?}");
     black_box(bytes);

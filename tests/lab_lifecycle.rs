@@ -203,6 +203,16 @@ fn virtual_addresses_come_and_go_with_a_word() {
 }
 
 #[test]
+fn to_ask_what_nobody_answers_fails() {
+    let lab = Lab::new("lifecycle-ask");
+    lab.ok(&["up", "selftest-nat", "--no-daemon"]);
+    let asked = lab.run(&["ask", "1"]);
+    assert_eq!(asked.status.code(), Some(1));
+    let said = text(&asked.stdout);
+    assert!(said.starts_with("sink tcp 207.175.44.110:8080") && !said.contains("arrived"), "{said}");
+}
+
+#[test]
 fn files_and_captures_of_a_lab_are_kept_when_wanted() {
     let lab = Lab::new("lifecycle-keep");
     let kept = lab.state.path().join("kept");

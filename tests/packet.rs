@@ -4,9 +4,12 @@
 //! with the new endpoints. Then bytes that nobody would build are thrown at the same functions.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 use etherparse::*;
-use nfvs::director::packet::{IcmpErrorInfo, IcmpRewrite, Packet, Parsed, Rewrite, Transport};
+use nfvs::director::packet::{
+    IcmpErrorInfo, IcmpRewrite, Packet, Parsed, Rewrite, SctpChunks, Signal, TcpFlags, Transport,
+};
 use nfvs::director::{DropReason, Hook, PacketMeta};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -38,6 +41,10 @@ impl Shape {
             }
             Transport::Udp => {
                 ip.udp(source.port(), destination.port()).write(&mut bytes, &self.payload).unwrap();
+            }
+            Transport::Sctp => {
+                let packet = build_sctp(source.port(), destination.port(), &self.payload);
+                ip.write(&mut bytes, ip_number::SCTP, &packet).unwrap();
             }
         }
         bytes
@@ -71,12 +78,41 @@ impl Shape {
         }
     }
 
-    fn checksum_offset(&self, bytes: &[u8]) -> usize {
-        self.transport_offset(bytes) + if self.transport == Transport::Tcp { 16 } else { 6 }
+    fn checksum_field(&self, bytes: &[u8]) -> Range<usize> {
+        let (offset, len) = match self.transport {
+            Transport::Tcp => (16, 2),
+            Transport::Udp => (6, 2),
+            Transport::Sctp => (8, 4),
+        };
+        let start = self.transport_offset(bytes) + offset;
+        start..start + len
+    }
+
+    fn signal(&self) -> Signal {
+        match self.transport {
+            Transport::Tcp => Signal::Tcp(TcpFlags(self.tcp_flags)),
+            Transport::Udp => Signal::Udp,
+            Transport::Sctp => Signal::Sctp(SctpChunks { first: 10, second: Some(0) }),
+        }
     }
 }
 
-/// A header without TCP or UDP behind it yet: the complaint, then what it is about.
+/// A packet of two chunks: a cookie of `payload`, and data. The CRC is that of RFC 9260, appendix A, a bit at a time.
+fn build_sctp(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
+    let mut packet = [&source.to_be_bytes()[..], &destination.to_be_bytes(), b"vtag", &[0; 4]].concat();
+    packet.extend([10, 0]);
+    packet.extend((4 + payload.len() as u16).to_be_bytes());
+    packet.extend(payload);
+    packet.resize(packet.len().next_multiple_of(4), 0);
+    packet.extend([0, 3, 0, 17, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, b'!', 0, 0, 0]);
+    let crc = packet.iter().fold(!0u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ ((crc & 1) * 0x82f6_3b78))
+    });
+    packet[8..12].copy_from_slice(&(!crc).to_le_bytes());
+    packet
+}
+
+/// A header without a transport behind it yet: the complaint, then what it is about.
 fn build_icmp_error(source: IpAddr, destination: IpAddr, icmp_type: u8, embedded: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     match (source, destination) {
@@ -94,7 +130,7 @@ fn build_icmp_error(source: IpAddr, destination: IpAddr, icmp_type: u8, embedded
 }
 
 fn meta(bytes: &[u8], checksum_owed: bool) -> PacketMeta {
-    PacketMeta { hook: Hook::Prerouting, checksum_owed, original_len: bytes.len() }
+    PacketMeta { hook: Hook::Prerouting, checksum_owed, gso: false, original_len: bytes.len() }
 }
 
 fn icmp_error(packet: &Packet<'_>) -> IcmpErrorInfo {
@@ -118,10 +154,7 @@ fn rewrite(bytes: &mut [u8], owed: bool, shape: &Shape, from: &Endpoints, rewrit
         (shape.transport, from.source, from.destination)
     );
     assert_eq!(flow.len, len);
-    assert_eq!(
-        flow.tcp_flags.map(|flags| flags.0),
-        (shape.transport == Transport::Tcp).then_some(shape.tcp_flags)
-    );
+    assert_eq!(flow.signal, shape.signal());
     packet.rewrite(&flow, rewrite).unwrap();
 }
 
@@ -185,7 +218,7 @@ fn extensions() -> impl Strategy<Value = Ipv6Extensions> {
 
 prop_compose! {
     fn shape()(
-        transport in select(vec![Transport::Tcp, Transport::Udp]),
+        transport in select(vec![Transport::Tcp, Transport::Udp, Transport::Sctp]),
         tcp_flags in any::<u8>().prop_map(|bits| bits & 0x17),
         tcp_options in (0..=10usize).prop_map(|words| vec![1; words * 4]),
         ipv4_options in (0..=10usize).prop_map(|words| vec![1; words * 4]),
@@ -230,12 +263,12 @@ proptest! {
 
     #[test]
     fn so_it_is_if_the_checksum_was_owed(
-        (shape, from, to) in journey(), source: bool, destination: bool, partial: [u8; 2],
+        (shape, from, to) in journey(), source: bool, destination: bool, partial: [u8; 4],
     ) {
         let (change, result) = partly(&from, &to, source, destination);
         let mut bytes = shape.build(from.source, from.destination);
-        let at = shape.checksum_offset(&bytes);
-        bytes[at..at + 2].copy_from_slice(&partial);
+        let field = shape.checksum_field(&bytes);
+        bytes[field.clone()].copy_from_slice(&partial[..field.len()]);
         rewrite(&mut bytes, true, &shape, &from, change);
         prop_assert_eq!(bytes, shape.build(result.source, result.destination));
     }
@@ -290,8 +323,8 @@ proptest! {
 
         // The embedded transport checksum is the one thing that stays.
         let mut expected = shape.build(result.source, result.destination);
-        let at = shape.checksum_offset(&about);
-        expected[at..at + 2].copy_from_slice(&about[at..at + 2]);
+        let field = shape.checksum_field(&about);
+        expected[field.clone()].copy_from_slice(&about[field]);
         let (source, destination) = (new.source.unwrap_or(source), new.destination.unwrap_or(destination));
         prop_assert_eq!(bytes, build_icmp_error(source, destination, icmp_type, &expected[..cut]));
     }
@@ -333,8 +366,8 @@ fn errors_are_translated_in_both_directions() {
         let icmp_type = if vip.is_ipv6() { 1 } else { 3 };
         let built = |embedded: Vec<u8>, original: &[u8]| {
             let mut embedded = embedded;
-            let at = shape.checksum_offset(&embedded);
-            embedded[at..at + 2].copy_from_slice(&original[at..at + 2]);
+            let field = shape.checksum_field(&embedded);
+            embedded[field.clone()].copy_from_slice(&original[field]);
             embedded
         };
 
@@ -373,7 +406,7 @@ fn a_checksum_of_zero_is_written_as_the_protocol_writes_it() {
             let mut shape = plain(transport);
             shape.payload = vec![0, 0];
             let sum = shape.build(client, server);
-            let at = shape.checksum_offset(&sum);
+            let at = shape.checksum_field(&sum).start;
             shape.payload = sum[at..at + 2].to_vec();
             let special = shape.build(client, server);
             assert_eq!(special[at..at + 2], zero, "etherparse and RFC agree on zero");
@@ -406,12 +439,14 @@ fn a_checksum_of_zero_is_written_as_the_protocol_writes_it() {
 
 #[test]
 fn the_largest_owed_packets_are_summed_whole() {
-    for [vip, server, client] in [v4(), v6()] {
-        let mut shape = plain(Transport::Tcp);
-        shape.payload = (0..65_495u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let largest = [(Transport::Tcp, 65_495u32), (Transport::Sctp, 65_476)];
+    let rows = largest.map(|(transport, len)| [v4(), v6()].map(|ends| (transport, len, ends)));
+    for (transport, len, [vip, server, client]) in rows.into_iter().flatten() {
+        let mut shape = plain(transport);
+        shape.payload = (0..len).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         let mut bytes = shape.build(client, vip);
-        let at = shape.checksum_offset(&bytes);
-        bytes[at..at + 2].fill(0x77);
+        let field = shape.checksum_field(&bytes);
+        bytes[field].fill(0x77);
         let from = Endpoints { source: client, destination: vip };
         rewrite(&mut bytes, true, &shape, &from, Rewrite { source: None, destination: Some(server) });
         assert_eq!(bytes, shape.build(client, server));
@@ -433,7 +468,7 @@ fn hostile_bytes() -> impl Strategy<Value = (Vec<u8>, usize)> {
         .iter()
         .flat_map(|[vip, server, client]| {
             let icmp_type = if vip.is_ipv6() { 1 } else { 3 };
-            [Transport::Tcp, Transport::Udp].into_iter().flat_map(move |transport| {
+            [Transport::Tcp, Transport::Udp, Transport::Sctp].into_iter().flat_map(move |transport| {
                 let mut shape = plain(transport);
                 let plain = shape.build(*client, *vip);
                 let about = shape.build(*client, *server);
@@ -466,7 +501,12 @@ fn hostile_bytes() -> impl Strategy<Value = (Vec<u8>, usize)> {
 /// Parses and rewrites whatever comes; what is rewritten must parse as what it was rewritten to.
 fn hostile(bytes: &mut [u8], missing: usize, owed: bool) {
     let pick = |present: IpAddr| if present.is_ipv4() { v4()[1] } else { v6()[1] };
-    let meta = PacketMeta { hook: Hook::Output, checksum_owed: owed, original_len: bytes.len() + missing };
+    let meta = PacketMeta {
+        hook: Hook::Output,
+        checksum_owed: owed,
+        gso: false,
+        original_len: bytes.len() + missing,
+    };
     let mut packet = Packet::new(bytes, &meta);
     match packet.parse() {
         Ok(Parsed::Flow(flow)) => {
@@ -477,11 +517,10 @@ fn hostile(bytes: &mut [u8], missing: usize, owed: bool) {
             }
             result.unwrap();
             let Ok(Parsed::Flow(after)) = packet.parse() else { panic!("a rewritten flow is a flow") };
+            // AH and ESP have no port to write.
+            let to = if flow.signal == Signal::Ipsec { SocketAddr::new(to.ip(), 500) } else { to };
             assert_eq!((after.source, after.destination), (to, to));
-            assert_eq!(
-                (after.transport, after.tcp_flags, after.len),
-                (flow.transport, flow.tcp_flags, flow.len)
-            );
+            assert_eq!((after.transport, after.signal, after.len), (flow.transport, flow.signal, flow.len));
         }
         Ok(Parsed::IcmpError(error)) => {
             let to = pick(error.source);
@@ -498,7 +537,10 @@ fn hostile(bytes: &mut [u8], missing: usize, owed: bool) {
             }
             let after = icmp_error(&packet);
             assert_eq!((after.source, after.destination), (to.ip(), to.ip()));
-            assert_eq!((after.embedded_source, after.embedded_destination), (to, to));
+            let (source, destination) = (after.embedded_source, after.embedded_destination);
+            assert_eq!((source.ip(), destination.ip()), (to.ip(), to.ip()));
+            // AH and ESP have no port to write and keep that by which they are known.
+            assert!([(to.port(), to.port()), (500, 500)].contains(&(source.port(), destination.port())));
         }
         Ok(Parsed::Other) | Err(DropReason::Malformed | DropReason::Fragment) => {}
         Err(reason) => {

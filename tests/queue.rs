@@ -55,7 +55,7 @@ fn accepted_packets_pass_in_order_and_unchanged(backend: Backend) {
     }
     let handled = drain(&mut *queue, &mut |packet| {
         assert_eq!((packet.meta.original_len, packet.payload.len()), (46, 46));
-        assert_eq!((packet.meta.hook, packet.gso, packet.mark), (Hook::Prerouting, false, 0));
+        assert_eq!((packet.meta.hook, packet.meta.gso, packet.mark), (Hook::Prerouting, false, 0));
         packet.payload.fill(0xff);
         ACCEPT
     });
@@ -193,7 +193,7 @@ fn gso_packets_are_written_back_whole(backend: Backend) {
         serve_until(
             &mut *queue,
             &mut |packet| {
-                gso += u32::from(packet.gso);
+                gso += u32::from(packet.meta.gso);
                 longest = longest.max(packet.meta.original_len);
                 complete_checksum(packet.payload);
                 REWRITTEN

@@ -15,12 +15,13 @@ capture_heads() {
     capture "$1" -s 256 -C 4 -W 2
 }
 
-# keep: copies the lab's files to a directory of their own below LAB_KEEP, when that is set.
+# keep: copies the lab's files to a directory of their own below LAB_KEEP, when that is set. What servers serve and were
+# sent may be large, and tells nothing.
 keep() {
     local place
     [[ -n ${LAB_KEEP:-} ]] || return 0
     mkdir -p "$LAB_KEEP"
     place=$(mktemp -d "$LAB_KEEP/$(basename "$run").XXXXXX")
-    # Sockets are nothing to keep.
-    tar -C "$run" --warning=no-file-ignored -cf - . | tar -C "$place" -xf -
+    # Sockets are nothing to keep either.
+    tar -C "$run" --warning=no-file-ignored --exclude=./files --exclude='./*/upload' --exclude='./*/tmp' -cf - . | tar -C "$place" -xf -
 }

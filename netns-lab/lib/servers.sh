@@ -93,14 +93,11 @@ ask() {
             ' "$address" "$port"
             ;;
         iperf3*)
-            ip netns exec "$client" iperf3 --client "$address" --port "$port" --bytes 1M > /dev/null
-            echo transferred
+            ip netns exec "$client" iperf3 --client "$address" --port "$port" --bytes 1M > /dev/null && echo transferred
             ;;
         sink*)
             head -c 32 /dev/urandom > "$run/sent"
-            ip netns exec "$client" socat -u - "TCP:$endpoint" < "$run/sent"
-            sink_has "$run/sent"
-            echo arrived
+            ip netns exec "$client" socat -u - "TCP:$endpoint" < "$run/sent" && sink_has "$run/sent" && echo arrived
             ;;
         *) die "nobody knows how to ask $name" ;;
     esac

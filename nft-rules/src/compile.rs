@@ -7,7 +7,10 @@ use crate::{
     expr::Expr,
     plan::{MARK_MASK, REFUSE_NO_SERVER},
     sets::{self, Set},
-    statement::{ANSWER_TTL, Client, Family, Field, HASH_SEED, LOOPBACK_MSS, Statement, Transport},
+    statement::{
+        ANSWER_TTL, Client, Family, Field, HASH_SEED, LOOPBACK_MSS, SCTP_CHUNK_OFFSET, SCTP_INIT, Statement,
+        Transport,
+    },
 };
 
 /// The expressions of a rule.
@@ -34,8 +37,9 @@ const FIB_ADDRTYPE: u32 = 3;
 const QUEUE_BYPASS: u16 = 1;
 /// `NFT_LOOKUP_F_INV`.
 const LOOKUP_INVERTED: u32 = 1;
-/// `NFT_PAYLOAD_CSUM_INET` and `NFT_PAYLOAD_L4CSUM_PSEUDOHDR`.
+/// `NFT_PAYLOAD_CSUM_INET`, `NFT_PAYLOAD_CSUM_SCTP` (Linux 5.10) and `NFT_PAYLOAD_L4CSUM_PSEUDOHDR`.
 const CSUM_INET: u32 = 1;
+const CSUM_SCTP: u32 = 2;
 const L4CSUM_PSEUDOHDR: u32 = 1;
 /// `NFT_HASH_JENKINS`.
 const HASH_JENKINS: u32 = 0;
@@ -52,6 +56,7 @@ const TCP_FLAGS_OFFSET: u32 = 13;
 const TCP_SYN: u8 = 0x02;
 const TCP_CHECKSUM: u32 = 16;
 const UDP_CHECKSUM: u32 = 6;
+const SCTP_CHECKSUM: u32 = 8;
 const ICMP_CHECKSUM: u32 = 2;
 const IP4_FRAGMENT: u32 = 6;
 const IP4_CHECKSUM: u32 = 10;
@@ -86,6 +91,14 @@ fn expressions(statement: Statement, family: Family) -> Vec<Expr> {
                 payload(TRANSPORT, TCP_FLAGS_OFFSET, 1, REG),
                 bitwise(&[TCP_SYN], &[0]),
                 compare(libc::NFT_CMP_NEQ, [0]),
+            ]);
+            list
+        }
+        Statement::Init => {
+            let mut list = protocol(libc::IPPROTO_SCTP as u8);
+            list.extend([
+                payload(TRANSPORT, SCTP_CHUNK_OFFSET, 1, REG),
+                compare(libc::NFT_CMP_EQ, [SCTP_INIT]),
             ]);
             list
         }
@@ -166,7 +179,10 @@ fn expressions(statement: Statement, family: Family) -> Vec<Expr> {
             vec![payload(NETWORK, IP4_FRAGMENT, 2, REG), compare(libc::NFT_CMP_EQ, value.to_be_bytes())]
         }
         Statement::SetFragmentField(value) => {
-            vec![immediate(&value.to_be_bytes()), write(NETWORK, IP4_FRAGMENT, 2, Some(IP4_CHECKSUM))]
+            vec![
+                immediate(&value.to_be_bytes()),
+                write(NETWORK, IP4_FRAGMENT, 2, Some((CSUM_INET, IP4_CHECKSUM))),
+            ]
         }
         Statement::DupToDestination => {
             let mut list = load(Field::DestinationAddress, family, REG);
@@ -181,14 +197,14 @@ fn expressions(statement: Statement, family: Family) -> Vec<Expr> {
             Family::Ip4 => vec![
                 payload(NETWORK, 8, 2, REG),
                 bitwise(&[0, 0xff], &[ANSWER_TTL, 0]),
-                write(NETWORK, 8, 2, Some(IP4_CHECKSUM)),
+                write(NETWORK, 8, 2, Some((CSUM_INET, IP4_CHECKSUM))),
             ],
             Family::Ip6 => vec![immediate(&[ANSWER_TTL]), write(NETWORK, 7, 1, None)],
         },
         Statement::SetIcmpType(number) => vec![
             payload(TRANSPORT, 0, 2, REG),
             bitwise(&[0, 0xff], &[number, 0]),
-            write(TRANSPORT, 0, 2, Some(ICMP_CHECKSUM)),
+            write(TRANSPORT, 0, 2, Some((CSUM_INET, ICMP_CHECKSUM))),
         ],
         Statement::LimitSegments => vec![
             immediate(&LOOPBACK_MSS.to_be_bytes()),
@@ -204,13 +220,14 @@ fn expressions(statement: Statement, family: Family) -> Vec<Expr> {
 
 fn port_from_mark(transport: Transport, family: Family) -> Vec<Expr> {
     let (number, checksum) = match transport {
-        Transport::Tcp => (libc::IPPROTO_TCP, Some(TCP_CHECKSUM)),
-        Transport::Udp => (libc::IPPROTO_UDP, Some(UDP_CHECKSUM)),
+        Transport::Tcp => (libc::IPPROTO_TCP, Some((CSUM_INET, TCP_CHECKSUM))),
+        Transport::Udp => (libc::IPPROTO_UDP, Some((CSUM_INET, UDP_CHECKSUM))),
         Transport::UdpUnsummed => (libc::IPPROTO_UDP, None),
+        Transport::Sctp => (libc::IPPROTO_SCTP, Some((CSUM_SCTP, SCTP_CHECKSUM))),
     };
     let mut list = protocol(number as u8);
     let summed = match transport {
-        Transport::Tcp => None,
+        Transport::Tcp | Transport::Sctp => None,
         Transport::Udp => Some(libc::NFT_CMP_NEQ),
         Transport::UdpUnsummed => Some(libc::NFT_CMP_EQ),
     };
@@ -288,8 +305,9 @@ fn payload(base: u32, offset: u32, len: u32, register: u32) -> Expr {
         .u32(sys::NFTNL_EXPR_PAYLOAD_DREG, register)
 }
 
-/// Writes `REG` into the packet; `checksum` is the offset, in the same header, of the checksum that follows.
-fn write(base: u32, offset: u32, len: u32, checksum: Option<u32>) -> Expr {
+/// Writes `REG` into the packet; `checksum` is the type and the offset, in the same header, of the checksum that
+/// follows.
+fn write(base: u32, offset: u32, len: u32, checksum: Option<(u32, u32)>) -> Expr {
     let write = Expr::new(c"payload")
         .u32(sys::NFTNL_EXPR_PAYLOAD_SREG, REG)
         .u32(sys::NFTNL_EXPR_PAYLOAD_BASE, base)
@@ -297,16 +315,16 @@ fn write(base: u32, offset: u32, len: u32, checksum: Option<u32>) -> Expr {
         .u32(sys::NFTNL_EXPR_PAYLOAD_LEN, len);
     match checksum {
         None => write,
-        Some(at) => write
-            .u32(sys::NFTNL_EXPR_PAYLOAD_CSUM_TYPE, CSUM_INET)
-            .u32(sys::NFTNL_EXPR_PAYLOAD_CSUM_OFFSET, at),
+        Some((kind, at)) => {
+            write.u32(sys::NFTNL_EXPR_PAYLOAD_CSUM_TYPE, kind).u32(sys::NFTNL_EXPR_PAYLOAD_CSUM_OFFSET, at)
+        }
     }
 }
 
 /// Writes `REG` over an address; the transport checksum covers it as well (pseudo header).
 fn write_address(field: Field, family: Family) -> Expr {
     let header_checksum = match family {
-        Family::Ip4 => Some(IP4_CHECKSUM),
+        Family::Ip4 => Some((CSUM_INET, IP4_CHECKSUM)),
         Family::Ip6 => None,
     };
     write(NETWORK, field.network_offset(family), family.address_len(), header_checksum)

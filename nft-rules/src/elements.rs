@@ -14,7 +14,9 @@ use crate::{
 pub struct Endpoint {
     /// The virtual address (VIP).
     pub address: IpAddr,
-    /// The transport protocol number: 6 or 17.
+    /// The transport protocol number: 6, 17 or 132.
+    ///
+    /// With UDP on port 500, the exchange of keys of IPsec, come ESP and, over IPv4, AH between the same addresses.
     pub protocol: u8,
     /// The virtual port; `None` is every port.
     pub port: Option<u16>,
@@ -71,6 +73,16 @@ pub struct Changes {
     pub removed: Elements,
 }
 
+impl Endpoint {
+    /// Whether the daemon only decides about its packets, by their first bytes: nothing is translated. (Chunks of SCTP
+    /// may begin anywhere.)
+    fn is_decided_by_headers(&self) -> bool {
+        const TCP: u8 = 6;
+        const UDP: u8 = 17;
+        self.servers.is_empty() && !self.routes.is_empty() && matches!(self.protocol, TCP | UDP)
+    }
+}
+
 impl Elements {
     /// The elements for these endpoints.
     pub fn from_endpoints(endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
@@ -115,7 +127,10 @@ impl Elements {
                 Some(port) => self.insert(address, &sets::SERVICES, with_port(address, protocol, port), []),
                 None => self.insert(address, &sets::SERVICES_ANY_PORT, with_protocol(address, protocol), []),
             }
-            if endpoint.servers.is_empty() && !endpoint.routes.is_empty() {
+            for &follower in followers(address, protocol, port) {
+                self.insert(address, &sets::SERVICES_ANY_PORT, with_protocol(address, follower), []);
+            }
+            if endpoint.is_decided_by_headers() {
                 match port {
                     Some(port) => {
                         self.insert(address, &sets::ROUTED_SERVICES, with_port(address, protocol, port), []);
@@ -137,6 +152,9 @@ impl Elements {
             match port {
                 Some(port) => self.insert(server, &sets::SERVERS, with_port(server, protocol, port), []),
                 None => self.insert(server, &sets::SERVERS_ANY_PORT, with_protocol(server, protocol), []),
+            }
+            for &follower in followers(server, protocol, port) {
+                self.insert(server, &sets::SERVERS_ANY_PORT, with_protocol(server, follower), []);
             }
             self.insert(server, &sets::SERVER_ADDRESSES, address_bytes(server), []);
         }
@@ -226,6 +244,20 @@ fn difference(
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect()
     })
+}
+
+/// The protocols without ports that belong to an endpoint as well: what an exchange of keys (RFC 7296, 2) protects. An
+/// authentication header over IPv6 stands before another protocol and is no protocol of its own.
+fn followers(address: IpAddr, protocol: u8, port: Option<u16>) -> &'static [u8] {
+    const UDP: u8 = 17;
+    const KEY_EXCHANGE: u16 = 500;
+    const ESP: u8 = 50;
+    const AH: u8 = 51;
+    match (address, protocol, port) {
+        (IpAddr::V4(_), UDP, None | Some(KEY_EXCHANGE)) => &[ESP, AH],
+        (IpAddr::V6(_), UDP, None | Some(KEY_EXCHANGE)) => &[ESP],
+        _ => &[],
+    }
 }
 
 fn address_bytes(address: IpAddr) -> Box<[u8]> {
@@ -347,6 +379,38 @@ mod tests {
              add element ip nfvs vip_marks { 10.0.0.100 : 0x00010000 }\n"
         );
         assert_eq!(changes.added.to_string(), "add element ip nfvs vip_marks { 10.0.0.100 : 0x00020000 }\n");
+    }
+
+    #[test]
+    fn with_the_exchange_of_keys_comes_what_it_protects() {
+        let exchange = |address, port, server_port: Option<u16>| {
+            let endpoint = endpoint(address, port, 1);
+            let servers = endpoint.servers.iter().map(|(server, _)| (*server, server_port)).collect();
+            let elements =
+                Elements::from_endpoints([Endpoint { protocol: 17, servers, ..endpoint }]).to_string();
+            elements
+                .lines()
+                .filter(|line| line.contains("any_port"))
+                .map(|line| format!("{line}\n"))
+                .collect::<String>()
+        };
+        assert_eq!(
+            exchange("10.0.0.100", Some(500), Some(500)),
+            "add element ip nfvs services_any_port { 10.0.0.100 . esp, 10.0.0.100 . ah }\n\
+             add element ip nfvs servers_any_port { 10.0.2.11 . esp, 10.0.2.11 . ah }\n"
+        );
+        assert_eq!(
+            exchange("fd00::100", None, None),
+            "add element ip6 nfvs services_any_port { fd00::100 . udp, fd00::100 . esp }\n\
+             add element ip6 nfvs servers_any_port { fd00:2::11 . udp, fd00:2::11 . esp }\n"
+        );
+        // A server that answers from another port is not where replies to port 500 come from (ip_vs_proto_ah_esp.c).
+        assert_eq!(
+            exchange("10.0.0.100", Some(500), Some(4500)),
+            "add element ip nfvs services_any_port { 10.0.0.100 . esp, 10.0.0.100 . ah }\n"
+        );
+        assert_eq!(exchange("10.0.0.100", Some(4500), Some(500)).lines().count(), 1, "a server for port 500");
+        assert_eq!(exchange("10.0.0.100", Some(53), Some(53)), "");
     }
 
     #[test]

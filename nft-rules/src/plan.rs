@@ -70,9 +70,9 @@ impl SourceId {
 /// kind must not displace another: hence queues of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum QueueClass {
-    /// TCP without SYN to a VIP, all replies of servers, ICMP errors.
+    /// TCP without SYN and SCTP without INIT to a VIP, AH and ESP, all replies of servers, ICMP errors.
     Established,
-    /// TCP with SYN to a VIP.
+    /// TCP with SYN, SCTP with INIT to a VIP.
     Open,
     /// UDP to a VIP.
     Datagram,

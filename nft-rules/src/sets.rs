@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::steering::Family;
+use crate::{statement::protocol_name, steering::Family};
 
 /// What a column of a key, or a value, is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,11 +52,7 @@ impl Column {
     fn text(self, family: Family, bytes: &[u8]) -> String {
         match self {
             Column::Address => address(family, bytes).to_string(),
-            Column::Protocol => match bytes[0] {
-                6 => "tcp".into(),
-                17 => "udp".into(),
-                number => number.to_string(),
-            },
+            Column::Protocol => protocol_name(bytes[0]),
             Column::Port => u16::from_be_bytes([bytes[0], bytes[1]]).to_string(),
             Column::Mark => format!("{:#010x}", u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])),
         }

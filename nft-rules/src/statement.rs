@@ -21,6 +21,10 @@ pub(crate) const ANSWER_TTL: u8 = 64;
 /// 64 KB, and TCP puts at least two segments into a packet: more than a queue can carry (65,531 bytes).
 pub(crate) const LOOPBACK_MSS: u16 = 16_000;
 
+/// Where the type of the first chunk stands in an SCTP packet (RFC 9260, 3), and that of INIT.
+pub(crate) const SCTP_CHUNK_OFFSET: u32 = 12;
+pub(crate) const SCTP_INIT: u8 = 1;
+
 /// An address family, each with a table of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Family {
@@ -163,6 +167,8 @@ pub(crate) enum Transport {
     Udp,
     /// UDP without a checksum (RFC 768: zero), which must stay without.
     UdpUnsummed,
+    /// SCTP: a CRC over the whole packet, of which the kernel makes a new one.
+    Sctp,
 }
 
 /// One statement of a rule. The first that does not match ends the rule; what it has written stays written.
@@ -180,6 +186,8 @@ pub(crate) enum Statement {
     IcmpType(u8, u8),
     /// TCP with the SYN flag.
     Syn,
+    /// SCTP whose first chunk is an INIT.
+    Init,
     /// It has come back in from a packet sent by this host.
     FromLoopback,
     /// It goes from this host to this host.
@@ -264,9 +272,7 @@ impl Statement {
         match self {
             Statement::In(fields, set) => format!("{} @{}", joined_for(set, fields, family), set.name),
             Statement::NotIn(fields, set) => format!("{} != @{}", joined_for(set, fields, family), set.name),
-            Statement::Protocol(6) => "meta l4proto tcp".into(),
-            Statement::Protocol(17) => "meta l4proto udp".into(),
-            Statement::Protocol(number) => format!("meta l4proto {number}"),
+            Statement::Protocol(number) => format!("meta l4proto {}", protocol_name(number)),
             Statement::Icmp => match family {
                 Family::Ip4 => "meta l4proto icmp".into(),
                 Family::Ip6 => "meta l4proto ipv6-icmp".into(),
@@ -276,6 +282,7 @@ impl Statement {
             }
             Statement::IcmpType(first, last) => format!("{icmp} type {first}-{last}"),
             Statement::Syn => "tcp flags syn".into(),
+            Statement::Init => format!("meta l4proto sctp @th,{},8 {SCTP_INIT}", SCTP_CHUNK_OFFSET * 8),
             Statement::FromLoopback => "iif \"lo\"".into(),
             Statement::ToLoopback => "oif \"lo\"".into(),
             Statement::ToThisHost => "fib daddr type local".into(),
@@ -307,6 +314,7 @@ impl Statement {
                     Transport::Tcp => "tcp sport",
                     Transport::Udp => "udp checksum != 0 udp sport",
                     Transport::UdpUnsummed => "udp checksum 0 @th,0,16",
+                    Transport::Sctp => "sctp sport",
                 };
                 format!("{port} set {id} map @{}", sets::REPLY_PORT.name)
             }
@@ -326,6 +334,18 @@ impl Statement {
             Statement::SetIcmpType(number) => format!("{icmp} type set {}", type_name(family, number)),
             Statement::LimitSegments => format!("tcp option maxseg size set {LOOPBACK_MSS}"),
         }
+    }
+}
+
+/// nft's name of a protocol that is balanced, or follows one that is.
+pub(crate) fn protocol_name(number: u8) -> String {
+    match number {
+        6 => "tcp".into(),
+        17 => "udp".into(),
+        50 => "esp".into(),
+        51 => "ah".into(),
+        132 => "sctp".into(),
+        _ => number.to_string(),
     }
 }
 

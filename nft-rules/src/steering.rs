@@ -103,7 +103,7 @@ impl Steering {
                 "refuse",
                 vec![
                     vec![Protocol(TCP), Counter, TcpReset],
-                    // What is neither TCP nor UDP gets the same answer: nothing at the VIP listens to it.
+                    // Every other protocol gets one answer: nothing at the VIP listens to it.
                     vec![Counter, PortUnreachable],
                 ],
             ),
@@ -227,6 +227,9 @@ fn request(to: &'static [Field], routed: &'static Set) -> Vec<Vec<Statement>> {
         vec![In(to, routed), Goto("request_routed")],
         vec![Protocol(TCP), Goto("request_established")],
         vec![Protocol(UDP), Goto("request_datagram")],
+        vec![Init, Goto("request_open")],
+        // SCTP, AH, ESP: the sets have no other protocol.
+        vec![Goto("request_established")],
     ]
 }
 
@@ -344,13 +347,15 @@ fn leftover_icmp(family: Family) -> Vec<Vec<Statement>> {
     rules
 }
 
-/// A lookup that fails ends its rule only: a service of every port has no port to set, ICMP has none either.
+/// A lookup that fails ends its rule only: a service of every port has no port to set; ICMP, AH and ESP have none
+/// either.
 fn set_source() -> Vec<Vec<Statement>> {
     vec![
         vec![In(MARK_ID, &sets::ROUTE_MARKS), Goto("route_back")],
         vec![PortFromMark(Transport::Tcp)],
         vec![PortFromMark(Transport::Udp)],
         vec![PortFromMark(Transport::UdpUnsummed)],
+        vec![PortFromMark(Transport::Sctp)],
         vec![SourceFromMark],
         vec![ClearMarkId],
     ]

@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
-use common::{CLIENT, Row, SERVER, VIP, at, both_services, elements, packets, routed_services, steering};
+use common::{
+    CLIENT, Row, SERVER, UDP, VIP, at, both_services, elements, endpoint, packets,
+    raw::{self, AH, ESP, Raw, SCTP},
+    routed_services, steering,
+};
 use nft_rules::Tables;
 
 /// Packets offered to each queue by a chain, in the order of its rules.
@@ -75,6 +79,79 @@ fn each_kind_of_packet_has_its_class() {
     }
 }
 
+/// Which chain offered a packet more than before to its queue.
+fn taken(row: &Row, family: &str, send: impl FnOnce()) -> Vec<&'static str> {
+    const CHAINS: [&str; 4] = ["request_open", "request_established", "request_datagram", "reply"];
+    let count = || CHAINS.map(|chain| offered(row, family, chain).iter().sum::<u64>());
+    let before = count();
+    send();
+    let after = count();
+    (0..CHAINS.len()).filter(|&at| after[at] > before[at]).map(|at| CHAINS[at]).collect()
+}
+
+#[test]
+fn an_init_opens_and_every_other_first_chunk_does_not() {
+    let row = Row::new();
+    let services = (0..VIP.len())
+        .map(|index| endpoint(SCTP, VIP[index], Some(80), 1 + index as u16, (SERVER[index], Some(8080))))
+        .collect();
+    row.director.run(|| Tables::install(&steering(1), elements(services))).unwrap();
+    for (index, family) in ["ip", "ip6"].into_iter().enumerate() {
+        let client = Raw::new(&row.client, VIP[index], SCTP);
+        let server = Raw::new(&row.server, VIP[index], SCTP);
+        for chunk in [0, 1, 2, 3, 6, 10, 255] {
+            // The client hears of the refusal, or the server has the packet: either way the rules have seen it.
+            let request = taken(&row, family, || {
+                client.send(VIP[index], &raw::sctp(5000, 80, chunk));
+                row.client.must(&format!("ping -q -c 1 -W 5 {}", VIP[index]));
+            });
+            let expected = if chunk == 1 { "request_open" } else { "request_established" };
+            assert_eq!(request, [expected], "{family} chunk {chunk}");
+            let reply = taken(&row, family, || {
+                server.send(CLIENT[index], &raw::sctp(8080, 5000, chunk));
+                client.receive(|packet| raw::read_sctp(packet).0 == 8080);
+            });
+            assert_eq!(reply, ["reply"], "{family} chunk {chunk}");
+        }
+    }
+}
+
+#[test]
+fn esp_and_ah_are_steered_where_keys_are_exchanged() {
+    let row = Row::new();
+    let exchange = |port| {
+        let endpoints = (0..VIP.len()).map(|index| {
+            endpoint(UDP, VIP[index], Some(port), 1 + index as u16, (SERVER[index], Some(port)))
+        });
+        elements(endpoints.collect())
+    };
+    let mut tables = row.director.run(|| Tables::install(&steering(1), exchange(500))).unwrap();
+    let followers = [("ip", 0, ESP), ("ip", 0, AH), ("ip6", 1, ESP)];
+    let bytes = b"\x3b\x04\0\0spi.seq.check value..";
+    let sent = |protocol, index: usize| {
+        let client = Raw::new(&row.client, VIP[index], protocol);
+        let server = Raw::new(&row.server, VIP[index], protocol);
+        let family = ["ip", "ip6"][index];
+        let request = taken(&row, family, || {
+            client.send(VIP[index], bytes);
+            row.client.must(&format!("ping -q -c 1 -W 5 {}", VIP[index]));
+        });
+        let reply = taken(&row, family, || {
+            server.send(CLIENT[index], bytes);
+            client.receive(|packet| packet == bytes);
+        });
+        (request, reply)
+    };
+    for (family, index, protocol) in followers {
+        let expected = (vec!["request_established"], vec!["reply"]);
+        assert_eq!(sent(protocol, index), expected, "{family} {protocol}");
+    }
+    row.director.run(|| tables.update(exchange(53))).unwrap();
+    for (family, index, protocol) in followers {
+        assert_eq!(sent(protocol, index), (vec![], vec![]), "{family} {protocol}");
+    }
+}
+
 /// The daemon writes none of these back. The servers have the VIP and answer in its name.
 #[test]
 fn packets_of_direct_routing_have_classes_of_their_own_and_meet_in_one_queue() {
@@ -83,8 +160,10 @@ fn packets_of_direct_routing_have_classes_of_their_own_and_meet_in_one_queue() {
     let row = Row::new();
     let held = elements([both_services(), routed_services()].concat());
     row.director.run(|| Tables::install(&steering(QUEUES), held)).unwrap();
-    for (index, (prefix, family)) in ["32", "128"].into_iter().zip(["ip", "ip6"]).enumerate() {
-        row.server.ip(&format!("address add {}/{prefix} dev lo", VIP[index]));
+    for (index, (prefix, family)) in
+        ["32 dev lo", "128 dev lo nodad"].into_iter().zip(["ip", "ip6"]).enumerate()
+    {
+        row.server.ip(&format!("address add {}/{prefix}", VIP[index]));
         let server = row.server.run(|| UdpSocket::bind(at(VIP[index], 443))).unwrap();
         for port in 40_000..40_000 + FLOWS {
             let offered = |chain: &str| offered(&row, family, chain);

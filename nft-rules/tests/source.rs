@@ -13,7 +13,11 @@ use std::{
     time::Duration,
 };
 
-use common::{CLIENT, DIRECTOR, Node, Row, SERVER, TCP, UDP, VIP, at, elements, endpoint, packets, steering};
+use common::{
+    CLIENT, DIRECTOR, Node, Row, SERVER, TCP, UDP, VIP, at, elements, endpoint, packets,
+    raw::{self, Raw, SCTP},
+    steering,
+};
 use nft_rules::{Elements, Tables};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -52,12 +56,12 @@ impl Scenario {
     }
 }
 
-/// The services: source ids 1 and 2 are TCP and UDP of IPv4, 3 and 4 of IPv6.
+/// The services: source ids 1 to 3 are TCP, UDP and SCTP of IPv4, 4 to 6 of IPv6.
 fn services(servers: [&str; 2], port: Option<u16>, server_port: Option<u16>) -> Elements {
     let mut endpoints = Vec::new();
     for (family, (vip, server)) in VIP.into_iter().zip(servers).enumerate() {
-        for (kind, protocol) in [TCP, UDP].into_iter().enumerate() {
-            let source = 1 + 2 * family as u16 + kind as u16;
+        for (kind, protocol) in [TCP, UDP, SCTP].into_iter().enumerate() {
+            let source = 1 + 3 * family as u16 + kind as u16;
             endpoints.push(endpoint(protocol, vip, port, source, (server, server_port)));
         }
     }
@@ -71,15 +75,15 @@ fn play_daemon(director: &Node, servers: [&str; 2], server_port: u16) {
         let (vip, server) = (VIP[index], servers[index]);
         let errors = ["icmp type destination-unreachable", "icmpv6 type destination-unreachable"][index];
         let mut rules = String::new();
-        for (kind, protocol) in ["tcp", "udp"].into_iter().enumerate() {
-            let mark = ((1 + 2 * index + kind) as u32) << 16 | u32::from(OPERATORS);
+        for (kind, protocol) in ["tcp", "udp", "sctp"].into_iter().enumerate() {
+            let mark = ((1 + 3 * index + kind) as u32) << 16 | u32::from(OPERATORS);
             rules += &format!(
                 "{family} daddr {vip} {protocol} dport 80 notrack {protocol} dport set {server_port} \
                  {family} daddr set {server}\n\
                  {family} saddr {server} {protocol} sport {server_port} meta mark set {mark:#x}\n"
             );
         }
-        let udp_mark = ((2 + 2 * index) as u32) << 16 | u32::from(OPERATORS);
+        let udp_mark = ((2 + 3 * index) as u32) << 16 | u32::from(OPERATORS);
         rules += &format!("{family} saddr {server} {errors} meta mark set {udp_mark:#x}\n");
         text += &format!(
             "table {family} daemon {{\n\
@@ -199,6 +203,20 @@ fn udp_exchange(client: &Node, server: &Node, vip: &str, server_at: SocketAddr, 
     assert_eq!(&bytes[..len], b"an answer");
 }
 
+/// An SCTP packet to the VIP and one back, each with a right CRC when it arrives.
+fn sctp_exchange(client: &Node, server: &Node, vip: &str, server_at: SocketAddr) {
+    let client = Raw::new(client, vip, SCTP);
+    let server = Raw::bound(server, server_at.ip(), SCTP);
+    let server_port = server_at.port();
+    client.send(vip, &raw::sctp(5000, 80, 1));
+    let (from, request) = server.receive(|packet| raw::read_sctp(packet).1 == server_port);
+    assert_eq!(raw::read_sctp(&request), (5000, server_port, true), "{vip}");
+    server.send(&from.to_string(), &raw::sctp(server_port, 5000, 2));
+    let (from, reply) = client.receive(|packet| raw::read_sctp(packet).1 == 5000);
+    assert_eq!(from.to_string(), vip);
+    assert_eq!(raw::read_sctp(&reply), (80, 5000, true), "{vip}");
+}
+
 fn send_without_checksum(socket: &UdpSocket) {
     const UDP_NO_CHECK6_TX: i32 = 101;
     set(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK);
@@ -239,6 +257,7 @@ fn every_place_of_client_and_server_and_vip() {
                 tcp_exchange(client, server, vip, server_at, 1 << 20);
                 udp_exchange(client, server, vip, server_at, true);
                 udp_exchange(client, server, vip, server_at, false);
+                sctp_exchange(client, server, vip, server_at);
             }
         }
         row.no_checksum_errors();
@@ -258,6 +277,7 @@ fn a_service_of_every_port_keeps_the_port() {
     for (vip, address) in VIP.into_iter().zip(SERVER) {
         tcp_exchange(&row.client, &row.server, vip, at(address, 80), 1 << 16);
         udp_exchange(&row.client, &row.server, vip, at(address, 80), true);
+        sctp_exchange(&row.client, &row.server, vip, at(address, 80));
     }
 }
 

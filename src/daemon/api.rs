@@ -112,7 +112,7 @@ impl fmt::Display for Reloaded {
 pub struct ServiceStatus {
     /// The operator's name for it.
     pub name: String,
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `sctp`.
     pub protocol: String,
     /// The virtual address.
     pub address: String,
@@ -167,7 +167,7 @@ pub struct Traffic {
 /// A connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConnectionStatus {
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `sctp`.
     pub protocol: String,
     /// Address and port of the client.
     pub client: String,

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use rustix::fs::Mode;
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,13 +31,15 @@ const IDLE: Duration = Duration::from_secs(60);
 pub(super) struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
+    /// Which file it is.
+    identity: (u64, u64),
 }
 
 impl ControlSocket {
     /// Binds the socket at `path`, in place of one that a dead daemon left there.
     ///
     /// # Errors
-    /// If a living daemon answers there, or the file system refuses.
+    /// If a living daemon has it, or the file system refuses.
     pub(super) fn bind(path: &Path) -> anyhow::Result<ControlSocket> {
         let place = path.display();
         if let Some(folder) = path.parent() {
@@ -48,11 +50,17 @@ impl ControlSocket {
             Ok(found) if !found.file_type().is_socket() => {
                 bail!("{place} exists and is no socket: give another --socket, or remove it")
             }
-            Ok(_) if StdUnixStream::connect(path).is_ok() => {
-                bail!("another daemon answers on the control socket {place}")
-            }
-            Ok(_) => fs::remove_file(path)
-                .with_context(|| format!("cannot remove the old control socket {place}"))?,
+            Ok(_) => match StdUnixStream::connect(path) {
+                Ok(_) => bail!("another daemon answers on the control socket {place}"),
+                // Nobody listens any more.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
+                    .with_context(|| format!("cannot remove the old control socket {place}"))?,
+                Err(error) => {
+                    return Err(error).with_context(|| {
+                        format!("cannot tell whether a daemon has the control socket {place}")
+                    });
+                }
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(|| format!("cannot look at {place}")),
         }
@@ -61,7 +69,8 @@ impl ControlSocket {
         let bound = UnixListener::bind(path);
         rustix::process::umask(umask);
         let listener = bound.with_context(|| format!("cannot make the control socket {place}"))?;
-        Ok(ControlSocket { listener, path: path.to_owned() })
+        let identity = identity(path).with_context(|| format!("cannot look at {place}"))?;
+        Ok(ControlSocket { listener, path: path.to_owned(), identity })
     }
 
     /// Serves clients for ever, each on its own.
@@ -93,10 +102,20 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.path) {
+        // By now the path may be another daemon's.
+        let removed = identity(&self.path).and_then(|found| match found == self.identity {
+            true => fs::remove_file(&self.path),
+            false => Ok(()),
+        });
+        if let Err(error) = removed {
             tracing::debug!(%error, "the control socket's file was gone already");
         }
     }
+}
+
+/// Device and inode of a file.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
 /// Tells one client too many why it is not served.
@@ -199,5 +218,32 @@ fn connection_status(connection: &ConnectionView) -> ConnectionStatus {
         forward: connection.forward.to_string(),
         flags: connection.flags.to_string(),
         path: "queue".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_goes_with_its_daemon_but_no_other_daemons() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nfvs.sock");
+        let first = ControlSocket::bind(&path).unwrap();
+        assert!(ControlSocket::bind(&path).unwrap_err().to_string().contains("another daemon answers"));
+        fs::remove_file(&path).unwrap();
+        let second = ControlSocket::bind(&path).unwrap();
+        drop(first);
+        assert!(path.exists());
+        drop(second);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn what_a_dead_daemon_left_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nfvs.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(ControlSocket::bind(&path).is_ok());
     }
 }

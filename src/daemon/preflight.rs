@@ -6,7 +6,7 @@ use crate::director::service::ForwardMethod;
 use anyhow::{Context, bail};
 use rustix::thread::{CapabilitySet, capabilities};
 use std::fs;
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 /// Checks that the process may do what it has to.
 ///
@@ -114,7 +114,15 @@ pub(super) fn no_direct_routing(address: IpAddr) -> String {
     )
 }
 
-/// Whether this namespace has the address: only then a socket may have it.
+/// Whether this namespace has the address. What is sent to an address of one's own has it as its source too; that a
+/// socket may be bound to it says nothing (`net.ipv4.ip_nonlocal_bind`).
 fn is_local(address: IpAddr) -> bool {
-    UdpSocket::bind((address, 0)).is_ok()
+    let unspecified = match address {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    // A datagram socket that is connected has sent nothing yet.
+    let source = UdpSocket::bind((unspecified, 0))
+        .and_then(|socket| socket.connect((address, 9)).and_then(|()| socket.local_addr()));
+    address.is_loopback() || source.is_ok_and(|source| source.ip() == address)
 }

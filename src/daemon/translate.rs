@@ -145,6 +145,7 @@ pub(super) fn service_spec(service: &config::Service) -> ServiceSpec {
             transport: match service.protocol {
                 config::Protocol::Tcp => Transport::Tcp,
                 config::Protocol::Udp => Transport::Udp,
+                config::Protocol::Sctp => Transport::Sctp,
             },
             address: service.address,
             port: service.port,

@@ -5,7 +5,7 @@
 //! at a time; packets are handled meanwhile.
 
 use super::engine::Director;
-use super::protocol::Timeouts;
+use super::protocol::{Strictness, Timeouts};
 use super::scheduler::{self, SchedulerKind};
 use super::service::{
     ForwardMethod, Forwarding, RealServer, ServerId, ServiceCore, ServiceKey, Services, VirtualService,
@@ -46,6 +46,8 @@ pub enum Command {
     DeleteServer(ServiceKey, SocketAddr),
     /// Changes how long connections last (`ipvsadm --set`).
     SetTimeouts(Timeouts),
+    /// Changes what the protocols make of doubtful packets.
+    SetStrictness(Strictness),
 }
 
 /// A virtual service to be made.
@@ -354,6 +356,10 @@ impl Plan {
                 self.services.timeouts = *timeouts;
                 Ok(())
             }
+            Command::SetStrictness(strictness) => {
+                self.services.strictness = *strictness;
+                Ok(())
+            }
         }
     }
 
@@ -498,7 +504,7 @@ impl Plan {
         let present = self.forwarding_of(server);
         if present.method != method {
             let route = match method {
-                ForwardMethod::Nat => None,
+                ForwardMethod::Nat | ForwardMethod::Tunnel => None,
                 ForwardMethod::Dr => Some(self.marks[family(key)].route(key.address, server.address)?),
             };
             self.forwarding.insert(server.id, (Arc::clone(server), present.changed(method, route)));

@@ -6,8 +6,8 @@
 use super::connection::{
     Connection, ConnectionTable, ConnectionView, Handle, InboundKey, OutboundKey, Shard,
 };
-use super::packet::{FlowInfo, IcmpErrorInfo, IcmpRewrite, Packet, Parsed, Rewrite, TcpFlags};
-use super::protocol::{Direction, TcpEvent, starts_connection};
+use super::packet::{FlowInfo, IcmpErrorInfo, IcmpRewrite, Packet, Parsed, Rewrite, Signal};
+use super::protocol::{Direction, Event, SctpEvent, TcpEvent};
 use super::service::{ForwardMethod, RealServer, Services, VirtualService};
 use super::{DropReason, Hook, Limits, PacketMeta, Refusal, ReplySource, TableHasher, Time, Verdict};
 use arc_swap::ArcSwap;
@@ -129,7 +129,7 @@ impl Director {
         if !is_request {
             return Ok(Verdict::Accept);
         }
-        let starts = flow.tcp_flags.is_none_or(|flags| starts_connection(flags.0));
+        let starts = event(flow).is_some_and(|event| event.starts_connection(services.strictness));
         let Some(service) = services.find(flow.transport, flow.destination).filter(|_| starts) else {
             return Ok(Verdict::Refuse(Refusal::NotServed));
         };
@@ -174,20 +174,21 @@ impl Director {
         let key = OutboundKey { transport: flow.transport, client: flow.destination, server: flow.source };
         let mut shard = self.table.shard(flow.destination.ip());
         let Some(handle) = shard.find_outbound(&key, now) else { return Ok(None) };
-        if answers_another_syn(shard.get(handle), flow) {
-            self.table.remove(&mut shard, handle);
-            return Ok(None);
-        }
         let connection = shard.get_mut(handle);
-        connection.count_out(flow.len);
+        connection.answers_elsewhere |= answers_another(connection, flow);
         advance(connection, services, Direction::Output, flow);
-        let route = connection.route();
+        if connection.answers_elsewhere {
+            shard.restart_timer(handle, now);
+            return Ok(Some(Verdict::Accept));
+        }
+        connection.count_out(flow.len);
+        let unchanged = unchanged(connection);
         let source = connection.service.source;
         let client = connection.translates_client_port().then(|| connection.client());
         shard.restart_timer(handle, now);
         drop(shard);
-        if let Some(route) = route {
-            return Ok(Some(Verdict::Route(route)));
+        if let Some(verdict) = unchanged {
+            return Ok(Some(verdict));
         }
         let rewritten = match client {
             Some(client) => Some(packet.rewrite(flow, Rewrite { source: None, destination: Some(client) })?),
@@ -236,8 +237,8 @@ impl Director {
         let Some(handle) = shard.find_inbound(&key, now) else { return Ok(None) };
         let connection = shard.get(handle);
         connection.count_in(error.len);
-        if let Some(route) = connection.route() {
-            return Ok(Some(Verdict::Route(route)));
+        if let Some(verdict) = unchanged(connection) {
+            return Ok(Some(verdict));
         }
         let server = connection.server_address();
         let rewrite = IcmpRewrite {
@@ -268,6 +269,9 @@ impl Director {
         let shard = self.table.shard(key.client.ip());
         let Some(handle) = shard.find_outbound(&key, now) else { return Ok(None) };
         let connection = shard.get(handle);
+        if connection.answers_elsewhere {
+            return Ok(None);
+        }
         connection.count_out(error.len);
         if !connection.is_nat() {
             return Ok(Some(Verdict::Accept));
@@ -342,9 +346,13 @@ impl Director {
         let server_port = if server.port == 0 { key.virtual_address.port() } else { server.port };
         let port = match server.forwarding().method {
             ForwardMethod::Nat => {
-                self.server_side_port(now, shard, key, SocketAddr::new(server.address, server_port))?
+                let server = SocketAddr::new(server.address, server_port);
+                self.server_side_port(now, shard, key, server, PORT_ATTEMPTS)?
             }
-            ForwardMethod::Dr => key.client.port(),
+            // Where nothing is translated, nothing can stand in.
+            ForwardMethod::Dr | ForwardMethod::Tunnel => {
+                self.server_side_port(now, shard, key, key.virtual_address, 0)?
+            }
         };
         let connection =
             Connection::new(key, Arc::clone(server), server_port, port, Arc::clone(&service.core));
@@ -356,19 +364,20 @@ impl Director {
 
     /// The client port the server is to see: the client's own, unless the client already uses it towards this
     /// server through another service. Then the server could not tell the two connections apart, nor we its
-    /// replies, and another port stands in.
+    /// replies, and another port stands in, if one of `attempts` others is free.
     fn server_side_port(
         &self,
         now: Time,
         shard: &Shard,
         key: &InboundKey,
         server: SocketAddr,
+        attempts: u16,
     ) -> Result<u16, DropReason> {
         let own = key.client.port();
         let span = u16::MAX - FIRST_STAND_IN_PORT + 1;
         let start = self.hasher.hash_one(key) as u16 % span;
         std::iter::once(own)
-            .chain((0..PORT_ATTEMPTS).map(|step| {
+            .chain((0..attempts).map(|step| {
                 let offset = (u32::from(start) + u32::from(step)) % u32::from(span);
                 FIRST_STAND_IN_PORT + offset as u16
             }))
@@ -395,8 +404,9 @@ fn forward_request(
         return Err(DropReason::ServerRemoved);
     }
     connection.count_in(flow.len);
+    connection.answers_elsewhere &= !opens(flow);
     advance(connection, services, Direction::Input, flow);
-    let route = connection.route();
+    let unchanged = unchanged(connection);
     let rewrite = Rewrite {
         source: connection.translates_client_port().then(|| connection.server_side_client()),
         destination: Some(connection.server_address()),
@@ -404,37 +414,66 @@ fn forward_request(
     shard.restart_timer(handle, now);
     // Sums over the whole packet need no lock.
     drop(shard);
-    if let Some(route) = route {
-        return Ok(Verdict::Route(route));
+    if let Some(verdict) = unchanged {
+        return Ok(verdict);
     }
     Ok(Verdict::Forward { rewritten: Some(packet.rewrite(flow, rewrite)?), source: None })
+}
+
+/// What becomes of a connection's packets, in both directions, where nothing is translated.
+fn unchanged(connection: &Connection) -> Option<Verdict> {
+    match connection.route() {
+        Some(route) => Some(Verdict::Route(route)),
+        None if connection.is_nat() => None,
+        None => Some(Verdict::Forward { rewritten: None, source: None }),
+    }
 }
 
 /// Whether a client re-uses its port for a new connection while the old one is closing: rescheduled at once
 /// (`conn_reuse_mode` = 1; `is_new_conn_expected`).
 fn starts_anew(connection: &Connection, flow: &FlowInfo) -> bool {
-    flow.tcp_flags.is_some_and(TcpFlags::syn) && connection.state.is_reusable()
+    opens(flow) && connection.state.is_reusable()
 }
 
-/// Whether the server answers a SYN that did not come through us: the client re-uses the port of a connection that
-/// is over to reach the server directly. `ip_vs_out` would rewrite that client's packets; see docs/differences.md.
-fn answers_another_syn(connection: &Connection, flow: &FlowInfo) -> bool {
-    flow.tcp_flags.is_some_and(TcpFlags::syn) && connection.is_nat() && connection.state.is_reusable()
+/// Whether the packet opens a connection by its protocol's own rules (`is_new_conn`).
+fn opens(flow: &FlowInfo) -> bool {
+    match flow.signal {
+        Signal::Tcp(flags) => flags.syn(),
+        Signal::Sctp(_) => event(flow) == Some(Event::Sctp(SctpEvent::Init)),
+        Signal::Udp | Signal::Ipsec => false,
+    }
+}
+
+/// Whether the server answers a client that did not open through us: it re-uses the port of a connection that is over
+/// to reach the server directly. `ip_vs_out` would rewrite that server's packets; see docs/differences.md.
+fn answers_another(connection: &Connection, flow: &FlowInfo) -> bool {
+    let answers = opens(flow) || event(flow) == Some(Event::Sctp(SctpEvent::InitAck));
+    answers && connection.is_nat() && connection.state.is_reusable()
+}
+
+/// What the packet means to the state tables; AH and ESP mean nothing to them.
+fn event(flow: &FlowInfo) -> Option<Event> {
+    match flow.signal {
+        Signal::Tcp(flags) => Some(Event::Tcp(TcpEvent::from_flags(flags.0))),
+        Signal::Udp => Some(Event::Udp),
+        Signal::Sctp(chunks) => Some(Event::Sctp(SctpEvent::from_chunks(chunks.first, chunks.second))),
+        Signal::Ipsec => None,
+    }
 }
 
 /// Takes the connection's state, timeout and activity one packet further.
 fn advance(connection: &mut Connection, services: &Services, direction: Direction, flow: &FlowInfo) {
-    let event = flow.tcp_flags.and_then(|flags| TcpEvent::from_flags(flags.0));
+    let Some(event) = event(flow) else { return };
     let replies_elsewhere = connection.flags.contains(ConnFlags::NOOUTPUT);
     let direction = match direction {
         Direction::Input if replies_elsewhere => Direction::InputOnly,
         direction => direction,
     };
     // `udp_state_transition` has one state and no use for the flag.
-    if direction == Direction::Output && flow.tcp_flags.is_some() {
+    if direction == Direction::Output && event != Event::Udp {
         connection.flags.remove(ConnFlags::NOOUTPUT);
     }
-    let step = connection.state.advance(direction, event, &services.timeouts);
+    let step = connection.state.advance(direction, event, services.strictness, &services.timeouts);
     connection.state = step.state;
     connection.set_timeout(step.timeout);
     if let Some(active) = step.activity {

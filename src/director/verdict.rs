@@ -19,6 +19,8 @@ pub struct PacketMeta {
     /// The kernel still owes the L4 checksum (`NFQA_SKB_CSUMNOTREADY`): the field holds a partial sum. Whoever
     /// writes the packet back owes the full sum.
     pub checksum_owed: bool,
+    /// Several segments in one packet (`NFQA_SKB_GSO`); the kernel cuts it again behind the queue.
+    pub gso: bool,
     /// The packet's length on the wire, in bytes; larger than the bytes at hand when the copy was cut.
     pub original_len: usize,
 }
@@ -95,6 +97,8 @@ drop_reasons! {
     Malformed = "malformed",
     /// The kernel copied only part of a packet that has to be rewritten.
     Truncated = "truncated",
+    /// Several SCTP packets in one, as older kernels hand them over: writing back would destroy the list they are.
+    SctpSegments = "sctp_segments",
     /// An IP fragment that the kernel did not reassemble.
     Fragment = "fragment",
     /// An ICMP error whose own checksum is wrong.

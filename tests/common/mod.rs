@@ -3,3 +3,4 @@
 
 pub(crate) mod lab;
 pub(crate) mod netns;
+pub(crate) mod raw;

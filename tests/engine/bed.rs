@@ -1,6 +1,6 @@
 //! A director on a bench: virtual time, packets built by an independent library.
 
-use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
+use etherparse::{IpNumber, PacketBuilder, SlicedPacket, TransportSlice};
 use nfvs::director::packet::Transport;
 use nfvs::director::scheduler::SchedulerKind;
 use nfvs::director::service::{ForwardMethod, ServiceKey, Weight};
@@ -14,6 +14,9 @@ pub(crate) const SYN: u8 = 0x02;
 pub(crate) const ACK: u8 = 0x10;
 pub(crate) const FIN: u8 = 0x01;
 pub(crate) const RST: u8 = 0x04;
+
+pub(crate) const INIT: u8 = 1;
+pub(crate) const INIT_ACK: u8 = 2;
 
 pub(crate) struct Bed {
     pub director: Director,
@@ -76,7 +79,7 @@ impl Bed {
     /// The same of a packet that met nfvs at this hook.
     pub(crate) fn handle_at(&self, hook: Hook, bytes: &mut [u8]) -> Verdict {
         let original_len = bytes.len();
-        let meta = PacketMeta { hook, checksum_owed: false, original_len };
+        let meta = PacketMeta { hook, checksum_owed: false, gso: false, original_len };
         let verdict = self.director.handle_packet(self.now, &meta, bytes);
         if let Verdict::Forward { rewritten: Some(_), .. } = verdict {
             assert_right_checksums(bytes);
@@ -93,6 +96,13 @@ impl Bed {
 
     pub(crate) fn udp(&self, from: &str, to: &str) -> Outcome {
         let mut bytes = udp(from, to, b"question");
+        let verdict = self.handle(&mut bytes);
+        Outcome::new(verdict, &bytes)
+    }
+
+    /// An SCTP packet of one chunk.
+    pub(crate) fn sctp(&self, from: &str, to: &str, chunk: u8) -> Outcome {
+        let mut bytes = sctp(from, to, chunk);
         let verdict = self.handle(&mut bytes);
         Outcome::new(verdict, &bytes)
     }
@@ -196,6 +206,31 @@ pub(crate) fn udp(from: &str, to: &str, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// An SCTP packet of one chunk of four bytes.
+pub(crate) fn sctp(from: &str, to: &str, chunk: u8) -> Vec<u8> {
+    let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
+    let mut packet = [&from.port().to_be_bytes()[..], &to.port().to_be_bytes(), b"vtag", &[0; 4]].concat();
+    packet.extend([chunk, 0, 0, 8, 0, 0, 0, 1]);
+    let crc = crc32c(&packet);
+    packet[8..12].copy_from_slice(&crc);
+    raw(from.ip(), to.ip(), IpNumber::SCTP, &packet)
+}
+
+/// A packet of a protocol that the library does not build.
+pub(crate) fn raw(from: IpAddr, to: IpAddr, protocol: IpNumber, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    ip(from, to).write(&mut bytes, protocol, payload).unwrap();
+    bytes
+}
+
+/// RFC 9260, appendix A, a bit at a time.
+fn crc32c(packet: &[u8]) -> [u8; 4] {
+    let crc = packet.iter().fold(!0u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ ((crc & 1) * 0x82f6_3b78))
+    });
+    (!crc).to_le_bytes()
+}
+
 /// An ICMP destination-unreachable from `from` to `to` about the packet `about`.
 pub(crate) fn unreachable(from: &str, to: &str, about: &[u8]) -> Vec<u8> {
     let (from, to): (IpAddr, IpAddr) = (from.parse().unwrap(), to.parse().unwrap());
@@ -221,6 +256,11 @@ pub(crate) fn endpoints(bytes: &[u8]) -> (SocketAddr, SocketAddr) {
     let (source, destination) = match sliced.transport {
         Some(TransportSlice::Tcp(tcp)) => (tcp.source_port(), tcp.destination_port()),
         Some(TransportSlice::Udp(udp)) => (udp.source_port(), udp.destination_port()),
+        None if sctp_payload(&sliced).is_some() => {
+            let header = sctp_payload(&sliced).unwrap();
+            let port = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+            (port(0), port(2))
+        }
         _ => (0, 0),
     };
     (SocketAddr::new(from, source), SocketAddr::new(to, destination))
@@ -232,6 +272,10 @@ pub(crate) fn icmp_payload(bytes: &[u8]) -> &[u8] {
         Some(TransportSlice::Icmpv6(icmp)) => &bytes[bytes.len() - icmp.payload().len()..],
         other => panic!("not ICMP: {other:?}"),
     }
+}
+
+fn sctp_payload<'a>(sliced: &SlicedPacket<'a>) -> Option<&'a [u8]> {
+    sliced.ip_payload().filter(|payload| payload.ip_number == IpNumber::SCTP).map(|payload| payload.payload)
 }
 
 fn addresses(sliced: &SlicedPacket<'_>) -> (IpAddr, IpAddr) {
@@ -253,6 +297,15 @@ fn assert_right_checksums(bytes: &[u8]) {
     let (from, to) = addresses(&sliced);
     if let Some(etherparse::NetSlice::Ipv4(v4)) = &sliced.net {
         assert_eq!(v4.header().to_header().calc_header_checksum(), v4.header().header_checksum());
+    }
+    if sliced.transport.is_none() {
+        if let Some(packet) = sctp_payload(&sliced) {
+            let mut unsummed = packet.to_vec();
+            unsummed[8..12].fill(0);
+            assert_eq!(packet[8..12], crc32c(&unsummed), "CRC of {bytes:02x?}");
+        }
+        // AH and ESP have none.
+        return;
     }
     let (found, right) = match (sliced.transport.unwrap(), from, to) {
         (TransportSlice::Tcp(tcp), IpAddr::V4(from), IpAddr::V4(to)) => {

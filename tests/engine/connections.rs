@@ -1,9 +1,10 @@
 //! Connections: made, found both ways, ended.
 
-use crate::bed::{ACK, Bed, FIN, RST, SYN};
-use nfvs::director::packet::Transport::{Tcp, Udp};
+use crate::bed::{ACK, Bed, FIN, INIT, INIT_ACK, RST, SYN, tcp, unreachable};
+use nfvs::director::packet::Transport::{Sctp, Tcp, Udp};
+use nfvs::director::protocol::Strictness;
 use nfvs::director::scheduler::SchedulerKind::{Rr, Wlc};
-use nfvs::director::{DropReason, Refusal, Verdict};
+use nfvs::director::{Command, DropReason, Refusal, Verdict};
 
 /// A virtual address, its client and its servers, in both families.
 const FAMILIES: [(&str, &str, [&str; 3]); 2] = [
@@ -14,13 +15,14 @@ const FAMILIES: [(&str, &str, [&str; 3]); 2] = [
 #[test]
 fn a_client_reaches_servers_in_turn_and_each_answers_in_the_name_of_the_service() {
     for (vip, client, servers) in FAMILIES {
-        for transport in [Tcp, Udp] {
+        for transport in [Tcp, Udp, Sctp] {
             let bed = Bed::serving(transport, vip, Rr, &servers);
             for (number, expected) in [servers[2], servers[1], servers[0], servers[2]].iter().enumerate() {
                 let from = format!("{client}:{}", 40000 + number);
                 let (request, reply) = match transport {
                     Tcp => (bed.tcp(&from, vip, SYN), bed.tcp(expected, &from, SYN | ACK)),
                     Udp => (bed.udp(&from, vip), bed.udp(expected, &from)),
+                    Sctp => (bed.sctp(&from, vip, INIT), bed.sctp(expected, &from, INIT_ACK)),
                 };
                 assert_eq!(request.destination(), *expected);
                 assert_eq!(request.from.to_string(), from, "NAT keeps the client's address");
@@ -75,6 +77,31 @@ fn what_fits_no_service_or_no_connection_is_refused() {
         assert_eq!(outcome.verdict, Verdict::Refuse(Refusal::NotServed), "{what}");
     }
     assert_eq!(bed.director.connection_count().0, 0);
+}
+
+#[test]
+fn where_rules_are_sloppy_a_connection_starts_in_its_middle_but_not_with_a_reset() {
+    let bed = Bed::serving(Tcp, "10.0.0.100:80", Rr, &["10.0.2.11:80"]);
+    let sloppy = Strictness { sloppy_tcp: true, ..Strictness::default() };
+    bed.director.apply(&[Command::SetStrictness(sloppy)]).unwrap();
+    let reset = bed.tcp("10.0.1.2:4000", "10.0.0.100:80", RST | ACK);
+    assert_eq!(reset.verdict, Verdict::Refuse(Refusal::NotServed));
+    assert_eq!(bed.tcp("10.0.1.2:4000", "10.0.0.100:80", ACK).destination(), "10.0.2.11:80");
+    assert!(bed.states()[0].ends_with("ESTABLISHED 900 0x0000"), "{:?}", bed.states());
+}
+
+#[test]
+fn under_attack_a_client_alone_makes_no_connection_last() {
+    let bed = Bed::serving(Tcp, "10.0.0.100:80", Rr, &["10.0.2.11:80"]);
+    let secure = Strictness { secure_tcp: true, ..Strictness::default() };
+    bed.director.apply(&[Command::SetStrictness(secure)]).unwrap();
+    bed.tcp("10.0.1.2:4000", "10.0.0.100:80", SYN);
+    bed.tcp("10.0.1.2:4000", "10.0.0.100:80", ACK);
+    assert!(bed.states()[0].contains("SYN_RECV 60"), "{:?}", bed.states());
+    // Off again, the next packet goes by the usual tables.
+    bed.director.apply(&[Command::SetStrictness(Strictness::default())]).unwrap();
+    bed.tcp("10.0.1.2:4000", "10.0.0.100:80", ACK);
+    assert!(bed.states()[0].contains("ESTABLISHED 900"), "{:?}", bed.states());
 }
 
 #[test]
@@ -152,7 +179,12 @@ fn a_client_that_turns_to_the_server_directly_from_a_port_it_used_before_is_left
     for flags in [SYN | ACK, ACK, FIN | ACK] {
         assert_eq!(bed.tcp(server, client, flags).verdict, Verdict::Accept);
     }
-    assert_eq!(bed.director.connection_count().0, 0);
+    let mut error = unreachable("10.0.2.1", "10.0.1.2", &tcp(client, server, ACK, b""));
+    assert_eq!(bed.handle(&mut error), Verdict::Accept, "nor are errors about it ours");
+    bed.director.check_invariants();
+    // Once it comes back through us, the server answers in our name again.
+    bed.tcp(client, vip, SYN);
+    assert!(matches!(bed.tcp(server, client, SYN | ACK).verdict, Verdict::Forward { source: Some(_), .. }));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! ICMP errors, both ways, both families.
 
-use crate::bed::{ACK, Bed, SYN, endpoints, icmp_payload, tcp, udp, unreachable};
-use nfvs::director::packet::Transport::{Tcp, Udp};
+use crate::bed::{ACK, Bed, INIT, SYN, endpoints, icmp_payload, sctp, tcp, udp, unreachable};
+use nfvs::director::packet::Transport::{Sctp, Tcp, Udp};
 use nfvs::director::scheduler::SchedulerKind::Rr;
 use nfvs::director::{DropReason, Verdict};
 
@@ -17,7 +17,7 @@ fn host(endpoint: &str) -> String {
 #[test]
 fn an_error_about_a_request_comes_back_in_terms_of_the_virtual_address() {
     for [vip, client, server, router] in FAMILIES {
-        for transport in [Tcp, Udp] {
+        for transport in [Tcp, Udp, Sctp] {
             let bed = Bed::serving(transport, vip, Rr, &[server]);
             let sent = match transport {
                 Tcp => {
@@ -27,6 +27,10 @@ fn an_error_about_a_request_comes_back_in_terms_of_the_virtual_address() {
                 Udp => {
                     bed.udp(client, vip);
                     udp(client, server, b"question")
+                }
+                Sctp => {
+                    bed.sctp(client, vip, INIT);
+                    sctp(client, server, INIT)
                 }
             };
             let mut error = unreachable(router, &host(client), &sent);

@@ -2,8 +2,10 @@
 
 mod bed;
 mod connections;
+mod direct_routing;
 mod errors;
 mod forwarding;
+mod ipsec;
 mod random;
+mod sctp;
 mod services;
-mod states;

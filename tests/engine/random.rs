@@ -1,9 +1,11 @@
 //! Bytes nobody would send, and everything at once.
 
-use crate::bed::{ACK, Bed, FIN, RST, SYN, key, server, tcp, udp, unreachable};
-use nfvs::director::packet::Transport::{Tcp, Udp};
+use crate::bed::{ACK, Bed, FIN, RST, SYN, key, raw, sctp, server, tcp, udp, unreachable};
+use etherparse::IpNumber;
+use nfvs::director::packet::Transport::{Sctp, Tcp, Udp};
 use nfvs::director::scheduler::SchedulerKind;
-use nfvs::director::{Command, Hook, PacketMeta};
+use nfvs::director::service::ForwardMethod;
+use nfvs::director::{Command, Hook, PacketMeta, ServerSpec};
 
 /// As many packets as the engine has to survive.
 const PACKETS: usize = 2_000_000;
@@ -15,6 +17,14 @@ fn bed() -> Bed {
     bed.add(Tcp, "10.0.0.101:0", SchedulerKind::Random, &["10.0.2.11:0"]);
     bed.add(Tcp, "[fd00::100]:80", SchedulerKind::Wrr, &["[fd00:2::11]:8080"]);
     bed.add(Udp, "[fd00::100]:53", SchedulerKind::Lc, &["[fd00:2::11]:53"]);
+    bed.add(Sctp, "10.0.0.100:36412", SchedulerKind::Rr, &["10.0.2.11:36412", "10.0.3.12:3868"]);
+    bed.add(Sctp, "[fd00::100]:0", SchedulerKind::Rr, &["[fd00:2::11]:0"]);
+    bed.add(Udp, "10.0.0.100:500", SchedulerKind::Rr, &["10.0.2.11:500"]);
+    // Sent on as it is, to an address that is also a server of the service after it.
+    bed.add(Tcp, "10.0.0.102:80", SchedulerKind::Rr, &[]);
+    let unchanged = ServerSpec { forward: ForwardMethod::Dr, ..server("10.0.2.11:80", 1) };
+    bed.director.apply(&[Command::AddServer(key(Tcp, "10.0.0.102:80"), unchanged)]).unwrap();
+    bed.add(Tcp, "10.0.0.103:80", SchedulerKind::Rr, &["10.0.0.102:80"]);
     bed
 }
 
@@ -25,6 +35,9 @@ fn seeds() -> Vec<Vec<u8>> {
         seeds.push(tcp(c4, "10.0.0.100:80", flags, b"some payload"));
         seeds.push(tcp("10.0.2.11:8080", c4, flags, b""));
         seeds.push(tcp(c4, "10.0.0.101:1234", flags, b""));
+        seeds.push(tcp(c4, "10.0.0.102:80", flags, b"as it is"));
+        seeds.push(tcp(c4, "10.0.0.103:80", flags, b""));
+        seeds.push(tcp("10.0.0.102:80", c4, flags, b""));
         seeds.push(tcp(c6, "[fd00::100]:80", flags, b"some payload"));
         seeds.push(tcp("[fd00:2::11]:8080", c6, flags, b""));
     }
@@ -32,6 +45,20 @@ fn seeds() -> Vec<Vec<u8>> {
     seeds.push(udp("10.0.2.11:53", c4, b"even"));
     seeds.push(udp(c6, "[fd00::100]:53", b"odd"));
     seeds.push(udp("[fd00:2::11]:53", c6, b"even"));
+    for chunk in [0, 1, 2, 6, 7, 8, 10, 11, 14] {
+        seeds.push(sctp(c4, "10.0.0.100:36412", chunk));
+        seeds.push(sctp("10.0.2.11:36412", c4, chunk));
+        seeds.push(sctp(c6, "[fd00::100]:2905", chunk));
+        seeds.push(sctp("[fd00:2::11]:2905", c6, chunk));
+    }
+    seeds.push(udp("10.0.1.2:500", "10.0.0.100:500", b"keys"));
+    seeds.push(udp("10.0.2.11:500", "10.0.1.2:500", b"keys"));
+    for protocol in [IpNumber::ENCAPSULATING_SECURITY_PAYLOAD, IpNumber::AUTHENTICATION_HEADER] {
+        let [client, vip, server] = ["10.0.1.2", "10.0.0.100", "10.0.2.11"].map(|it| it.parse().unwrap());
+        seeds.push(raw(client, vip, protocol, &[0x5a; 40]));
+        seeds.push(raw(server, client, protocol, &[0x5a; 40]));
+        seeds.push(unreachable("10.0.2.1", "10.0.1.2", &raw(client, server, protocol, &[0x5a; 40])));
+    }
     seeds.push(unreachable("10.0.2.1", "10.0.1.2", &tcp(c4, "10.0.2.11:8080", SYN, b"")));
     seeds.push(unreachable("10.0.1.2", "10.0.0.100", &tcp("10.0.0.100:80", c4, ACK, b"")));
     seeds.push(unreachable("fd00:2::1", "fd00:1::2", &udp(c6, "[fd00:2::11]:53", b"q")));
@@ -67,6 +94,7 @@ fn two_million_random_and_mutated_packets_do_no_harm() {
         let meta = PacketMeta {
             hook: if random.bool() { Hook::Prerouting } else { Hook::Output },
             checksum_owed: random.u8(..) < 64,
+            gso: random.u8(..) < 16,
             original_len: packet.len() + cut,
         };
         let verdict = bed.director.handle_packet(bed.now, &meta, &mut packet);

@@ -166,10 +166,13 @@ impl<'p> Burst<'p> {
             match event {
                 Event::Packet(Packet { id, hook, mark, info, original_len, payload }) => {
                     let has = |flag: libc::c_int| info & flag as u32 != 0;
-                    let checksum_owed = has(libc::NFQA_SKB_CSUMNOTREADY);
-                    let meta = PacketMeta { hook: director_hook(hook), checksum_owed, original_len };
-                    let packet =
-                        QueuedPacket { payload: &mut *payload, meta, gso: has(libc::NFQA_SKB_GSO), mark };
+                    let meta = PacketMeta {
+                        hook: director_hook(hook),
+                        checksum_owed: has(libc::NFQA_SKB_CSUMNOTREADY),
+                        gso: has(libc::NFQA_SKB_GSO),
+                        original_len,
+                    };
+                    let packet = QueuedPacket { payload: &mut *payload, meta, mark };
                     let decision = consult(packet, decide, self.stats);
                     self.push(id, decision, payload);
                     handled += 1;

@@ -78,11 +78,9 @@ pub trait PacketQueue: Send {
 pub struct QueuedPacket<'a> {
     /// The packet from its network header on, as far as it was copied.
     pub payload: &'a mut [u8],
-    /// Hook, length on the wire and state of the checksum. Rules of nfvs queue in PREROUTING and OUTPUT only; a
+    /// Hook, length on the wire, state of the checksum, and whether it is several segments in one. Rules of nfvs queue in PREROUTING and OUTPUT only; a
     /// packet queued at any other hook counts as [`Hook::Prerouting`].
     pub meta: PacketMeta,
-    /// Several segments in one packet (`NFQA_SKB_GSO`); the kernel cuts it again behind the queue.
-    pub gso: bool,
     /// The packet's mark, 0 if it has none.
     pub mark: u32,
 }
@@ -302,8 +300,8 @@ mod tests {
     fn a_part_of_a_packet_is_never_written_back() {
         let mut stats = QueueIoStats::default();
         let mut ask = |original_len, action| {
-            let meta = PacketMeta { hook: Hook::Output, checksum_owed: false, original_len };
-            let packet = QueuedPacket { payload: &mut [0; 20], meta, gso: false, mark: 0 };
+            let meta = PacketMeta { hook: Hook::Output, checksum_owed: false, gso: false, original_len };
+            let packet = QueuedPacket { payload: &mut [0; 20], meta, mark: 0 };
             consult(packet, &mut |_| Decision { action, mark: Some(1) }, &mut stats)
         };
         assert_eq!(ask(21, Action::AcceptRewritten), Decision::DROP);

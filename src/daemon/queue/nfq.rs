@@ -95,9 +95,9 @@ impl NfqQueue {
             meta: PacketMeta {
                 hook: director_hook(message.get_hook()),
                 checksum_owed: !message.is_checksum_ready(),
+                gso: message.is_seg_offloaded(),
                 original_len: message.get_original_len(),
             },
-            gso: message.is_seg_offloaded(),
             mark: message.get_nfmark(),
         };
         let decision = consult(packet, decide, &mut self.stats);

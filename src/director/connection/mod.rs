@@ -14,7 +14,7 @@ pub use shard::{Handle, Shard};
 pub use table::ConnectionTable;
 
 use crate::director::packet::Transport;
-use crate::director::protocol::{NEW_CONNECTION_TIMEOUT, State, TcpState};
+use crate::director::protocol::{NEW_CONNECTION_TIMEOUT, SctpState, State, TcpState};
 use crate::director::service::{ForwardMethod, RealServer, ServiceCore};
 use crate::director::{Route, Time};
 use std::net::{IpAddr, SocketAddr};
@@ -25,7 +25,7 @@ use sync_proto::ConnFlags;
 /// How a client's packet names its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct InboundKey {
-    /// TCP or UDP.
+    /// The protocol.
     pub transport: Transport,
     /// Who asks.
     pub client: SocketAddr,
@@ -36,7 +36,7 @@ pub struct InboundKey {
 /// How a server's packet names its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OutboundKey {
-    /// TCP or UDP.
+    /// The protocol.
     pub transport: Transport,
     /// The client as the server sees it.
     pub client: SocketAddr,
@@ -57,12 +57,15 @@ pub struct Connection {
     server_side_client_port: u16,
     virtual_port: u16,
     server_port: u16,
-    /// TCP or UDP.
+    /// The protocol.
     pub transport: Transport,
     /// The protocol's state.
     pub state: State,
     /// Flags, as the synchronisation protocol numbers them.
     pub flags: ConnFlags,
+    /// The server has answered a packet that did not come through the director: until the client opens another
+    /// connection here, the server's packets are none of ours.
+    pub answers_elsewhere: bool,
     timeout_millis: u32,
     /// The real server that has it.
     pub server: Arc<RealServer>,
@@ -92,8 +95,10 @@ impl Connection {
             state: match key.transport {
                 Transport::Tcp => State::Tcp(TcpState::None),
                 Transport::Udp => State::Udp,
+                Transport::Sctp => State::Sctp(SctpState::None),
             },
             flags,
+            answers_elsewhere: false,
             timeout_millis: millis(NEW_CONNECTION_TIMEOUT),
             server,
             service,
@@ -123,12 +128,12 @@ impl Connection {
 
     /// How packets reach the server.
     pub fn forward(&self) -> ForwardMethod {
-        if self.is_nat() { ForwardMethod::Nat } else { ForwardMethod::Dr }
+        ForwardMethod::of_connection(self.flags)
     }
 
-    /// The route that its packets take unchanged; `None`: they are translated.
+    /// The route that its packets take by direct routing.
     pub fn route(&self) -> Option<Route> {
-        if self.is_nat() { None } else { self.server.forwarding().route }
+        (self.forward() == ForwardMethod::Dr).then(|| self.server.forwarding().route).flatten()
     }
 
     /// The virtual address and port.
@@ -198,7 +203,7 @@ fn millis(timeout: Duration) -> u32 {
 /// A connection as it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionView {
-    /// TCP or UDP.
+    /// The protocol.
     pub transport: Transport,
     /// The client.
     pub client: SocketAddr,

@@ -1,9 +1,13 @@
-//! Internet checksums: full sums (RFC 1071), incremental updates (RFC 1624), and the debt of an edited packet.
+//! Internet checksums: full sums (RFC 1071), incremental updates (RFC 1624), and the debt of an edited packet, be it
+//! such a sum or the CRC32c of SCTP (`crc32c.rs`).
 //!
 //! [`Incomplete`] is a packet under edit. It holds the only reference to the bytes, learns of every change, and
 //! its [`settle`](Incomplete::settle) is the only place where a [`Rewritten`] is made. A packet whose checksum is
 //! still owed therefore cannot be passed on by forgetting it.
 
+use std::ops::Range;
+
+use super::crc32c;
 use crate::director::DropReason;
 
 /// Proof that a packet's bytes were changed and are complete: no checksum is owed.
@@ -96,7 +100,11 @@ impl Change {
 pub(super) enum Kind {
     Tcp,
     Udp,
-    /// The only one without a pseudo header (RFC 792).
+    /// The only one that is no sum (RFC 9260, 6.8). No pseudo header: addresses do not matter to it.
+    Sctp,
+    /// AH and ESP: none of a kind that an edit could keep right.
+    Ipsec,
+    /// The only sum without a pseudo header (RFC 792).
     Icmpv4,
     Icmpv6,
 }
@@ -107,16 +115,19 @@ impl Kind {
         match self {
             Kind::Tcp => Some(6),
             Kind::Udp => Some(17),
-            Kind::Icmpv4 => None,
             Kind::Icmpv6 => Some(58),
+            Kind::Sctp | Kind::Ipsec | Kind::Icmpv4 => None,
         }
     }
 
-    fn field_offset(self) -> usize {
+    /// Where the checksum stands within the bytes it covers.
+    fn field(self) -> Range<usize> {
         match self {
-            Kind::Tcp => 16,
-            Kind::Udp => 6,
-            Kind::Icmpv4 | Kind::Icmpv6 => 2,
+            Kind::Tcp => 16..18,
+            Kind::Udp => 6..8,
+            Kind::Sctp => crc32c::FIELD_OFFSET..crc32c::FIELD_OFFSET + 4,
+            Kind::Ipsec => 0..0,
+            Kind::Icmpv4 | Kind::Icmpv6 => 2..4,
         }
     }
 }
@@ -133,10 +144,16 @@ pub(super) struct Cover {
 
 /// How the checksum gets right again.
 enum Debt {
-    /// It stood for the bytes before the edits and absorbs them.
+    /// A sum that stood for the bytes before the edits and absorbs them.
     Changes(Change),
-    /// It stands for nothing: computed from all the bytes.
-    Whole,
+    /// A sum that stands for nothing: computed from all the bytes.
+    WholeSum,
+    /// A CRC that stood for a packet that began with these ports, the only bytes of SCTP that are ever edited.
+    Ports([u8; 4]),
+    /// A CRC that stands for nothing: computed from all the bytes.
+    WholeCrc,
+    /// There is no checksum.
+    Nothing,
 }
 
 /// A packet under edit, whose transport or ICMP checksum does not stand for its bytes.
@@ -162,16 +179,22 @@ impl<'a> Incomplete<'a> {
         let (network, rest) = bytes.split_at_mut_checked(cover.offset).ok_or(DropReason::Malformed)?;
         addresses(network).ok_or(DropReason::Malformed)?;
         let covered = rest.get_mut(..cover.len).ok_or(DropReason::Malformed)?;
-        let field = covered.get(cover.kind.field_offset()..).and_then(<[u8]>::first_chunk);
-        let field = *field.ok_or(DropReason::Malformed)?;
-        let absent = cover.kind == Kind::Udp && field == [0, 0];
-        let debt = if checksum_owed || absent { Debt::Whole } else { Debt::Changes(Change::default()) };
+        let field = covered.get(cover.kind.field()).ok_or(DropReason::Malformed)?;
+        let debt = match cover.kind {
+            Kind::Ipsec => Debt::Nothing,
+            Kind::Sctp if checksum_owed => Debt::WholeCrc,
+            Kind::Sctp => Debt::Ports(*covered.first_chunk().ok_or(DropReason::Malformed)?),
+            _ if checksum_owed => Debt::WholeSum,
+            Kind::Udp if field == [0, 0] => Debt::WholeSum,
+            _ => Debt::Changes(Change::default()),
+        };
         Ok(Incomplete { network, covered, kind: cover.kind, debt })
     }
 
-    /// Whether the checksum stands for the bytes. One that is owed or absent cannot be wrong.
+    /// Whether the sum of an ICMP message stands for its bytes. One that is owed cannot be wrong; the checksums of
+    /// transports are for their receivers to judge.
     pub(super) fn is_right(&self) -> bool {
-        matches!(self.debt, Debt::Whole) || self.sum().is_right()
+        !matches!(self.debt, Debt::Changes(_)) || self.sum().is_right()
     }
 
     /// Edits the addresses in the outer IP header; `edit` answers by how much their sum changed.
@@ -198,17 +221,32 @@ impl<'a> Incomplete<'a> {
 
     /// Pays the debt: after this the checksum stands for the bytes, or is as wrong as it was when it arrived.
     pub(super) fn settle(mut self) -> Rewritten {
-        let checksum = match self.debt {
-            Debt::Changes(change) => change.apply(u16::from_be_bytes(*self.field())),
-            Debt::Whole => {
-                *self.field() = [0, 0];
-                self.sum().checksum()
+        match self.debt {
+            Debt::Changes(change) => {
+                let present = u16::from_be_bytes(*self.field());
+                self.set_sum(change.apply(present));
             }
-        };
-        // RFC 768: a computed zero is sent as all ones, because zero says "no checksum".
-        let checksum = if self.kind == Kind::Udp && checksum == 0 { 0xffff } else { checksum };
-        *self.field() = checksum.to_be_bytes();
+            Debt::WholeSum => {
+                *self.field() = [0, 0];
+                self.set_sum(self.sum().checksum());
+            }
+            Debt::Ports(old) => {
+                let (new, behind) = self.covered.split_first_chunk().expect("`begin` found the ports");
+                let (new, behind) = (*new, behind.len());
+                if new != old {
+                    *self.field() = crc32c::update(*self.field(), old, new, behind);
+                }
+            }
+            Debt::WholeCrc => *self.field() = crc32c::checksum(self.covered),
+            Debt::Nothing => {}
+        }
         Rewritten(())
+    }
+
+    fn set_sum(&mut self, sum: u16) {
+        // RFC 768: a computed zero is sent as all ones, because zero says "no checksum".
+        let sum = if self.kind == Kind::Udp && sum == 0 { 0xffff } else { sum };
+        *self.field() = sum.to_be_bytes();
     }
 
     fn note(&mut self, change: Change) {
@@ -217,9 +255,9 @@ impl<'a> Incomplete<'a> {
         }
     }
 
-    fn field(&mut self) -> &mut [u8; 2] {
-        let at = self.kind.field_offset();
-        self.covered.get_mut(at..).and_then(<[u8]>::first_chunk_mut).expect("`begin` found the field")
+    fn field<const N: usize>(&mut self) -> &mut [u8; N] {
+        let field = self.covered.get_mut(self.kind.field()).and_then(<[u8]>::as_mut_array);
+        field.expect("`begin` found the field, of as many bytes")
     }
 
     /// The sum over the pseudo header, if any, and the covered bytes.

@@ -1,4 +1,4 @@
-//! ICMP errors (RFC 792, RFC 4443) about TCP and UDP packets: outer and embedded headers.
+//! ICMP errors (RFC 792, RFC 4443) about packets that are balanced: outer and embedded headers.
 //!
 //! Follows `ip_vs_in_icmp`, `ip_vs_out_icmp` and `ip_vs_nat_icmp` of `ip_vs_core.c`, with two differences in what
 //! counts as an error: of ICMPv4 the parameter problem (type 12) is translated too, because it is an error about a
@@ -48,26 +48,33 @@ pub(super) fn read_v6(view: View<'_>, outer: &Header) -> Result<Parsed, DropReas
     }
 }
 
-/// Looks whether the embedded packet can be one of ours: a full IP header, TCP or UDP, and at least the first eight
-/// bytes of its header. If not, the error is somebody else's and not judged.
+/// Looks whether the embedded packet can be one of ours: a full IP header, a protocol that is balanced, and at least
+/// the first eight bytes of its header. If not, the error is somebody else's and not judged.
 fn read_error(
     view: View<'_>,
     outer: &Header,
     kind: Kind,
     embedded: Result<Header, DropReason>,
 ) -> Result<Parsed, DropReason> {
-    let embedded =
-        embedded.and_then(|header| Ok((header, transport::read_ports(view, header.transport_offset)?)));
+    let embedded = embedded.and_then(|header| {
+        let ports = match header.protocol {
+            IpNextHeaderProtocols::Ah | IpNextHeaderProtocols::Esp => transport::KEY_EXCHANGE,
+            _ => transport::read_ports(view, header.transport_offset)?,
+        };
+        Ok((header, ports))
+    });
     let (header, ports) = match embedded {
         Ok(embedded) => embedded,
         Err(DropReason::Truncated) => return Err(DropReason::Truncated),
         Err(_) => return Ok(Parsed::Other),
     };
-    let embedded_transport = match header.protocol {
+    let (embedded_transport, has_ports) = match header.protocol {
         _ if header.fragment == Fragment::Later => return Ok(Parsed::Other),
-        IpNextHeaderProtocols::Tcp => Transport::Tcp,
-        IpNextHeaderProtocols::Udp => Transport::Udp,
-        _ => return Ok(Parsed::Other),
+        IpNextHeaderProtocols::Ah | IpNextHeaderProtocols::Esp => (Transport::Udp, false),
+        protocol => match Transport::from_number(protocol.0) {
+            Some(transport) => (transport, true),
+            None => return Ok(Parsed::Other),
+        },
     };
     Ok(Parsed::IcmpError(IcmpErrorInfo {
         source: outer.source,
@@ -77,6 +84,6 @@ fn read_error(
         embedded_destination: SocketAddr::new(header.destination, ports.destination),
         len: view.len(),
         cover: Cover { kind, offset: outer.transport_offset, len: view.len() - outer.transport_offset },
-        embedded_transport_offset: header.transport_offset - outer.transport_offset,
+        embedded_ports_offset: has_ports.then(|| header.transport_offset - outer.transport_offset),
     }))
 }

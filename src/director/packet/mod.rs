@@ -2,21 +2,21 @@
 //!
 //! A [`Packet`] is the bytes from the IP header on, as a queue hands them over. [`Packet::parse`] says what it is
 //! in the director's terms; [`Packet::rewrite`] and [`Packet::rewrite_icmp_error`] change addresses and ports and
-//! answer with [`Rewritten`], the proof that the bytes are complete. What is not TCP, UDP or an ICMP error about
-//! them is [`Parsed::Other`] and none of our business.
+//! answer with [`Rewritten`], the proof that the bytes are complete. What is not TCP, UDP, SCTP, AH, ESP or an ICMP
+//! error about one of them is [`Parsed::Other`] and none of our business.
 //!
 //! # How bytes are read
 //!
 //! Bytes come from the network and may lie. Every header is taken through one length check (`View::get`), which
 //! compares with what the packet claims to have and with what is at hand, and only then laid under a view of
-//! `pnet_packet`, whose getters and setters stay within the fixed header. Of that crate nothing else is used: its
-//! `payload` clamps silently when a length lies, and its checksums know neither partial packets nor updates.
-//! Nothing here panics, whatever the bytes are.
+//! `pnet_packet`, whose getters and setters stay within the fixed header (SCTP, of which that crate has none, is
+//! taken apart as arrays). Of that crate nothing else is used: its `payload` clamps silently when a length lies, and
+//! its checksums know neither partial packets nor updates. Nothing here panics, whatever the bytes are.
 //!
 //! # How checksums get right
 //!
-//! A checksum that stood for the packet is updated by what was changed (RFC 1624), so one that was wrong when it
-//! arrived stays wrong, and the receiver sees it. A checksum that the kernel still owed is computed whole, over
+//! A checksum that stood for the packet is updated by what was changed (sums by RFC 1624, the CRC of SCTP by the
+//! remainder of the difference), so one that was wrong when it arrived stays wrong, and the receiver sees it. A checksum that the kernel still owed is computed whole, over
 //! exactly the bytes it covers. `checksum.rs` holds both, and makes the only [`Rewritten`].
 //!
 //! ```
@@ -28,7 +28,7 @@
 //!     0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0x8e, 0x9b, 192, 0, 2, 1, 198, 51, 100, 1, //
 //!     0x03, 0xe8, 0, 53, 0, 8, 0x0f, 0x8b,
 //! ];
-//! let meta = PacketMeta { hook: Hook::Prerouting, checksum_owed: false, original_len: bytes.len() };
+//! let meta = PacketMeta { hook: Hook::Prerouting, checksum_owed: false, gso: false, original_len: bytes.len() };
 //! let mut packet = Packet::new(&mut bytes, &meta);
 //! let Ok(Parsed::Flow(flow)) = packet.parse() else { panic!("a datagram") };
 //! assert_eq!(flow.destination.to_string(), "198.51.100.1:53");
@@ -41,6 +41,7 @@
 
 mod addresses;
 mod checksum;
+mod crc32c;
 mod icmp;
 mod ipv4;
 mod ipv6;
@@ -54,7 +55,7 @@ use std::net::{IpAddr, SocketAddr};
 use pnet_packet::ip::IpNextHeaderProtocols;
 
 pub use self::checksum::Rewritten;
-pub use self::transport::{TcpFlags, Transport};
+pub use self::transport::{SctpChunks, Signal, TcpFlags, Transport};
 
 use self::addresses::Addresses;
 use self::checksum::{Cover, Incomplete};
@@ -69,13 +70,14 @@ use crate::director::{DropReason, PacketMeta};
 pub struct Packet<'a> {
     bytes: &'a mut [u8],
     checksum_owed: bool,
+    gso: bool,
     original_len: usize,
 }
 
 /// What a packet is to the director.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed {
-    /// A TCP segment or UDP datagram.
+    /// A packet of a protocol that is balanced.
     Flow(FlowInfo),
     /// An ICMP error about one.
     IcmpError(IcmpErrorInfo),
@@ -83,7 +85,8 @@ pub enum Parsed {
     Other,
 }
 
-/// A TCP segment or UDP datagram.
+/// A packet of a protocol that is balanced. AH and ESP have no ports; such a packet goes by the name of the exchange
+/// of keys that it follows: UDP, both ports 500.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowInfo {
     /// The protocol.
@@ -92,15 +95,15 @@ pub struct FlowInfo {
     pub source: SocketAddr,
     /// Where it goes.
     pub destination: SocketAddr,
-    /// The control bits, of TCP only.
-    pub tcp_flags: Option<TcpFlags>,
+    /// What else it says.
+    pub signal: Signal,
     /// The length of the packet in bytes, by its IP header and including it.
     pub len: usize,
     cover: Cover,
 }
 
-/// An ICMP error about a TCP segment or UDP datagram that had been sent from `embedded_source` to
-/// `embedded_destination`.
+/// An ICMP error about a packet that had been sent from `embedded_source` to `embedded_destination`, which are named
+/// as in [`FlowInfo`].
 ///
 /// ICMPv4 types 3, 4, 11 and 12, ICMPv6 types 1 to 4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,11 +121,11 @@ pub struct IcmpErrorInfo {
     /// The length of the whole packet in bytes, by its outer IP header and including it.
     pub len: usize,
     cover: Cover,
-    /// From the start of the ICMP message.
-    embedded_transport_offset: usize,
+    /// Where its ports stand, from the start of the ICMP message; AH and ESP have none.
+    embedded_ports_offset: Option<usize>,
 }
 
-/// New endpoints for a TCP segment or UDP datagram; `None` leaves what is there.
+/// New endpoints for a packet; `None` leaves what is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rewrite {
     /// Where it shall come from.
@@ -147,7 +150,7 @@ pub struct IcmpRewrite {
 impl<'a> Packet<'a> {
     /// A packet of which `bytes`, beginning with the IP header, are at hand.
     pub fn new(bytes: &'a mut [u8], meta: &PacketMeta) -> Packet<'a> {
-        Packet { bytes, checksum_owed: meta.checksum_owed, original_len: meta.original_len }
+        Packet { bytes, checksum_owed: meta.checksum_owed, gso: meta.gso, original_len: meta.original_len }
     }
 
     /// Says what the packet is. Checksums are not looked at.
@@ -170,44 +173,55 @@ impl<'a> Packet<'a> {
         if header.fragment != Fragment::Whole {
             return Err(DropReason::Fragment);
         }
-        let transport = match (header.protocol, header.source) {
-            (IpNextHeaderProtocols::Tcp, _) => Transport::Tcp,
-            (IpNextHeaderProtocols::Udp, _) => Transport::Udp,
+        let (transport, segment) = match (header.protocol, header.source) {
             (IpNextHeaderProtocols::Icmp, IpAddr::V4(_)) => return icmp::read_v4(view, &header),
             (IpNextHeaderProtocols::Icmpv6, IpAddr::V6(_)) => return icmp::read_v6(view, &header),
-            _ => return Ok(Parsed::Other),
+            (IpNextHeaderProtocols::Ah | IpNextHeaderProtocols::Esp, _) => {
+                (Transport::Udp, transport::ipsec(view, header.transport_offset))
+            }
+            (protocol, _) => match Transport::from_number(protocol.0) {
+                Some(transport) => (transport, transport::read(view, header.transport_offset, transport)?),
+                None => return Ok(Parsed::Other),
+            },
         };
-        let segment = transport::read(view, header.transport_offset, transport)?;
         Ok(Parsed::Flow(FlowInfo {
             transport,
             source: SocketAddr::new(header.source, segment.ports.source),
             destination: SocketAddr::new(header.destination, segment.ports.destination),
-            tcp_flags: segment.tcp_flags,
+            signal: segment.signal,
             len: view.len(),
             cover: segment.cover,
         }))
     }
 
-    /// Writes new endpoints, updates the IPv4 header's checksum and settles that of TCP or UDP. With nothing to
-    /// write it still pays an owed checksum.
+    /// Writes new endpoints (of AH and ESP only addresses), updates the IPv4 header's checksum and settles that of the
+    /// transport. With nothing to write it still pays an owed checksum.
     ///
-    /// A UDP checksum that was absent is computed, as IPVS does.
+    /// A UDP checksum that was absent is computed, as IPVS does. The checksum of SCTP does not cover addresses: unless
+    /// it is owed, it changes with a port only.
     ///
     /// # Errors
     ///
     /// * [`DropReason::Truncated`]: the copy was cut, and written back it would cut the packet.
+    /// * [`DropReason::SctpSegments`]: several SCTP packets in one. The kernel keeps them as a list of packets, which
+    ///   writing back would destroy.
     /// * [`DropReason::Malformed`]: an endpoint of the other address family. Neither configuration nor
     ///   synchronisation lets one come here. The bytes are as they were.
     pub fn rewrite(&mut self, flow: &FlowInfo, rewrite: Rewrite) -> Result<Rewritten, DropReason> {
+        if self.gso && matches!(flow.signal, Signal::Sctp(_)) {
+            return Err(DropReason::SctpSegments);
+        }
         let Rewrite { source, destination } = rewrite;
         let present = flow.source.ip();
         let addresses = Addresses::new(present, source.map(|it| it.ip()), destination.map(|it| it.ip()))?;
 
         let mut packet = self.edit(flow.cover)?;
         packet.edit_addresses(|header| addresses.write(header))?;
-        packet.edit_covered(|segment| {
-            transport::set_ports(segment, source.map(|it| it.port()), destination.map(|it| it.port()))
-        })?;
+        if flow.signal != Signal::Ipsec {
+            packet.edit_covered(|segment| {
+                transport::set_ports(segment, source.map(|it| it.port()), destination.map(|it| it.port()))
+            })?;
+        }
         Ok(packet.settle())
     }
 
@@ -240,10 +254,12 @@ impl<'a> Packet<'a> {
             let header = message.get_mut(icmp::HEADER_LEN..).ok_or(DropReason::Malformed)?;
             embedded.write_embedded(header)
         })?;
-        packet.edit_covered(|message| {
-            let segment = message.get_mut(error.embedded_transport_offset..).ok_or(DropReason::Malformed)?;
-            transport::set_ports(segment, from.map(|it| it.port()), to.map(|it| it.port()))
-        })?;
+        if let Some(offset) = error.embedded_ports_offset {
+            packet.edit_covered(|message| {
+                let segment = message.get_mut(offset..).ok_or(DropReason::Malformed)?;
+                transport::set_ports(segment, from.map(|it| it.port()), to.map(|it| it.port()))
+            })?;
+        }
         Ok(packet.settle())
     }
 

@@ -19,8 +19,18 @@ const UDP_V6: [u8; 53] = [
     0x04, 0xd2, 0x00, 0x35, 0x00, 0x0d, 0x5b, 0x7e, b'h', b'e', b'l', b'l', b'o',
 ];
 
+/// COOKIE ACK and DATA "hi", 192.0.2.1:2000 -> 198.51.100.10:2000, with a right CRC.
+const SCTP_V4: [u8; 56] = [
+    0x45, 0x00, 0x00, 0x38, 0x1c, 0x46, 0x40, 0x00, 0x40, 0x84, 0x31, 0xbd, 192, 0, 2, 1, 198, 51, 100,
+    10, //
+    0x07, 0xd0, 0x07, 0xd0, 0x01, 0x02, 0x03, 0x04, 0xe1, 0x7f, 0x83, 0x89, //
+    11, 0, 0, 4, //
+    0, 3, 0, 18, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, b'h', b'i', 0, 0,
+];
+
 fn packet(bytes: &mut [u8]) -> Packet<'_> {
-    let meta = PacketMeta { hook: Hook::Prerouting, checksum_owed: false, original_len: bytes.len() };
+    let meta =
+        PacketMeta { hook: Hook::Prerouting, checksum_owed: false, gso: false, original_len: bytes.len() };
     Packet::new(bytes, &meta)
 }
 
@@ -50,7 +60,7 @@ fn a_syn_reaches_its_server() {
     assert_eq!((flow.transport, flow.len), (Transport::Tcp, 44));
     assert_eq!(flow.source, "192.0.2.1:43210".parse().unwrap());
     assert_eq!(flow.destination, "198.51.100.10:80".parse().unwrap());
-    assert_eq!(flow.tcp_flags, Some(TcpFlags(0x02)));
+    assert_eq!(flow.signal, Signal::Tcp(TcpFlags(0x02)));
 
     packet.rewrite(&flow, to("10.0.0.7:8080")).unwrap();
     let mut expected = TCP_V4;
@@ -66,7 +76,7 @@ fn a_datagram_reaches_its_server_over_ipv6() {
     let mut bytes = UDP_V6;
     let mut packet = packet(&mut bytes);
     let flow = flow(&packet);
-    assert_eq!((flow.transport, flow.len, flow.tcp_flags), (Transport::Udp, 53, None));
+    assert_eq!((flow.transport, flow.len, flow.signal), (Transport::Udp, 53, Signal::Udp));
     assert_eq!(flow.source, "[2001:db8::1]:1234".parse().unwrap());
     assert_eq!(flow.destination, "[2001:db8::a]:53".parse().unwrap());
 
@@ -79,10 +89,102 @@ fn a_datagram_reaches_its_server_over_ipv6() {
 }
 
 #[test]
+fn sctp_gets_a_new_crc_with_a_new_port_and_only_then() {
+    let mut bytes = SCTP_V4;
+    let mut packet = packet(&mut bytes);
+    let flow = flow(&packet);
+    assert_eq!((flow.transport, flow.destination.port()), (Transport::Sctp, 2000));
+    assert_eq!(flow.signal, Signal::Sctp(SctpChunks { first: 11, second: Some(0) }));
+
+    packet.rewrite(&flow, to("10.0.0.7:2000")).unwrap();
+    let mut expected = SCTP_V4;
+    expected[10..12].copy_from_slice(&[0x51, 0xf4]);
+    expected[16..20].copy_from_slice(&[10, 0, 0, 7]);
+    assert_eq!(packet.bytes, expected, "the CRC does not cover addresses");
+
+    packet.rewrite(&flow, to("10.0.0.7:3000")).unwrap();
+    expected[22..24].copy_from_slice(&[0x0b, 0xb8]);
+    expected[28..32].copy_from_slice(&[0xd8, 0x8c, 0xaa, 0xfe]);
+    assert_eq!(bytes, expected);
+}
+
+#[test]
+fn the_second_chunk_begins_behind_the_padding_of_the_first() {
+    let rows: [(&str, &[u8], Option<u8>); 6] = [
+        ("nothing follows", &[10, 0, 0, 4], None),
+        ("the first is all header", &[10, 0, 0, 4, 6, 0, 0, 4], Some(6)),
+        ("the first is padded", &[10, 0, 0, 5, 1, 0, 0, 0, 6, 0, 0, 4], Some(6)),
+        ("the first says that it is shorter than its header", &[10, 0, 0, 3, 6, 0, 0, 4], None),
+        ("the first says that it reaches beyond the packet", &[10, 0, 1, 0, 6, 0, 0, 4], None),
+        ("of the second there is no whole header", &[10, 0, 0, 4, 6, 0, 0], None),
+    ];
+    for (sentence, chunks, second) in rows {
+        let mut bytes = [&SCTP_V4[..32], chunks].concat();
+        bytes[3] = u8::try_from(bytes.len()).unwrap();
+        let flow = flow(&packet(&mut bytes));
+        assert_eq!(flow.signal, Signal::Sctp(SctpChunks { first: 10, second }), "{sentence}");
+    }
+}
+
+#[test]
+fn an_owed_crc_is_paid_even_if_no_port_is_rewritten() {
+    let mut bytes = SCTP_V4;
+    bytes[28..32].fill(0);
+    let meta = PacketMeta { hook: Hook::Output, checksum_owed: true, gso: false, original_len: bytes.len() };
+    let mut packet = Packet::new(&mut bytes, &meta);
+    let flow = flow(&packet);
+    packet.rewrite(&flow, Rewrite::default()).unwrap();
+    assert_eq!(bytes, SCTP_V4);
+}
+
+#[test]
+fn several_sctp_packets_in_one_are_not_written_back() {
+    let mut bytes = SCTP_V4;
+    let meta = PacketMeta { hook: Hook::Output, checksum_owed: true, gso: true, original_len: bytes.len() };
+    let mut packet = Packet::new(&mut bytes, &meta);
+    let flow = flow(&packet);
+    assert_eq!(packet.rewrite(&flow, Rewrite::default()), Err(DropReason::SctpSegments));
+    assert_eq!(bytes, SCTP_V4);
+}
+
+#[test]
+fn esp_gets_an_address_and_nothing_else() {
+    let mut bytes = TCP_V4;
+    bytes[9] = 50;
+    let before = bytes;
+    let mut packet = packet(&mut bytes);
+    let flow = flow(&packet);
+    assert_eq!((flow.transport, flow.signal), (Transport::Udp, Signal::Ipsec));
+    assert_eq!(flow.source, "192.0.2.1:500".parse().unwrap());
+    assert_eq!(flow.destination, "198.51.100.10:500".parse().unwrap());
+
+    packet.rewrite(&flow, to("10.0.0.7:500")).unwrap();
+    assert_eq!(bytes[16..20], [10, 0, 0, 7]);
+    assert_eq!(bytes[20..], before[20..]);
+}
+
+#[test]
+fn an_icmp_error_about_esp_gets_addresses_only() {
+    let mut bytes = with(icmp_v4(), |p| p[37] = 50);
+    let meta =
+        PacketMeta { hook: Hook::Prerouting, checksum_owed: true, gso: false, original_len: bytes.len() };
+    let before = bytes.clone();
+    let mut packet = Packet::new(&mut bytes, &meta);
+    let error = icmp_error(&packet);
+    assert_eq!(error.embedded_destination, "198.51.100.10:500".parse().unwrap());
+    let server = Some("10.0.0.7:4500".parse().unwrap());
+    packet
+        .rewrite_icmp_error(&error, IcmpRewrite { embedded_destination: server, ..IcmpRewrite::default() })
+        .unwrap();
+    assert_eq!(bytes[44..48], [10, 0, 0, 7]);
+    assert_eq!(bytes[48..], before[48..]);
+}
+
+#[test]
 fn an_owed_checksum_is_paid_even_if_nothing_is_rewritten() {
     let mut bytes = TCP_V4;
     bytes[36..38].copy_from_slice(&[0xab, 0xcd]);
-    let meta = PacketMeta { hook: Hook::Output, checksum_owed: true, original_len: bytes.len() };
+    let meta = PacketMeta { hook: Hook::Output, checksum_owed: true, gso: false, original_len: bytes.len() };
     let mut packet = Packet::new(&mut bytes, &meta);
     let flow = flow(&packet);
     packet.rewrite(&flow, Rewrite::default()).unwrap();
@@ -92,7 +194,7 @@ fn an_owed_checksum_is_paid_even_if_nothing_is_rewritten() {
 #[test]
 fn a_second_rewrite_builds_on_the_first() {
     let mut bytes = TCP_V4;
-    let meta = PacketMeta { hook: Hook::Output, checksum_owed: true, original_len: bytes.len() };
+    let meta = PacketMeta { hook: Hook::Output, checksum_owed: true, gso: false, original_len: bytes.len() };
     let mut packet = Packet::new(&mut bytes, &meta);
     let flow = flow(&packet);
     packet.rewrite(&flow, to("10.0.0.7:8080")).unwrap();
@@ -128,7 +230,7 @@ fn bytes_behind_the_datagram_are_neither_summed_nor_touched() {
 #[test]
 fn a_cut_copy_is_parsed_but_not_rewritten() {
     let mut bytes = TCP_V4;
-    let meta = PacketMeta { hook: Hook::Prerouting, checksum_owed: false, original_len: 44 };
+    let meta = PacketMeta { hook: Hook::Prerouting, checksum_owed: false, gso: false, original_len: 44 };
     let mut packet = Packet::new(&mut bytes[..40], &meta);
     let flow = flow(&packet);
     assert_eq!(flow.len, 44);
@@ -263,6 +365,7 @@ const FRAGMENT: Outcome = Drop(DropReason::Fragment);
 fn headers_that_lie_and_headers_that_only_look_like_it() {
     let tcp = || TCP_V4.to_vec();
     let udp = || UDP_V6.to_vec();
+    let sctp = || with(SCTP_V4[..36].to_vec(), |p| p[3] = 36);
     let rows: Vec<(&str, Vec<u8>, Outcome)> = vec![
         ("a packet of no bytes is no packet", vec![], MALFORMED),
         ("no version but 4 and 6 exists", with(tcp(), |p| p[0] = 0x55), MALFORMED),
@@ -297,8 +400,15 @@ fn headers_that_lie_and_headers_that_only_look_like_it() {
             with(tcp(), |p| (p[7], p[9]) = (1, 47)),
             FRAGMENT,
         ),
-        ("ESP is not ours", with(tcp(), |p| p[9] = 50), Other),
-        ("an authentication header over IPv4 is a protocol of its own", with(tcp(), |p| p[9] = 51), Other),
+        ("ESP follows an exchange of keys", with(tcp(), |p| p[9] = 50), Flow),
+        ("an authentication header over IPv4 is a protocol of its own", with(tcp(), |p| p[9] = 51), Flow),
+        ("ESP may be empty as far as we care", with(tcp(), |p| (p[3], p[9]) = (20, 50)), Flow),
+        ("a protocol that nobody balances", with(tcp(), |p| p[9] = 47), Other),
+        ("an SCTP packet ends with its first chunk's header", sctp(), Flow),
+        ("an SCTP packet without a whole chunk header is none", with(sctp(), |p| p[3] = 35), MALFORMED),
+        ("an SCTP packet without a chunk is none", with(sctp(), |p| p[3] = 32), MALFORMED),
+        ("an SCTP chunk may say that it is longer than the packet", with(sctp(), |p| p[34] = 0xff), Flow),
+        ("an SCTP chunk may say that it is shorter than its header", with(sctp(), |p| p[35] = 0), Flow),
         ("ICMPv6 over IPv4 means nothing", with(tcp(), |p| p[9] = 58), Other),
         ("a TCP header is cut by the total length", with(tcp(), |p| p[3] = 39), MALFORMED),
         ("a TCP data offset is shorter than the fixed header", with(tcp(), |p| p[32] = 0x40), MALFORMED),
@@ -313,7 +423,7 @@ fn headers_that_lie_and_headers_that_only_look_like_it() {
             MALFORMED,
         ),
         ("nothing at all may follow an IPv6 header", with(udp(), |p| (p[5], p[6]) = (0, 59)), Other),
-        ("ESP over IPv6 hides its payload", with(udp(), |p| p[6] = 50), Other),
+        ("ESP over IPv6 follows an exchange of keys too", with(udp(), |p| p[6] = 50), Flow),
         ("ICMPv4 over IPv6 means nothing", with(udp(), |p| p[6] = 1), Other),
         ("a UDP header is cut by the payload length", with(udp(), |p| p[5] = 7), MALFORMED),
         ("a UDP length is shorter than its header", with(udp(), |p| p[45] = 7), MALFORMED),
@@ -378,6 +488,18 @@ fn headers_that_lie_and_headers_that_only_look_like_it() {
         ),
         ("an ICMP error about a later fragment carries none", with(icmp_v4(), |p| p[35] = 1), Other),
         ("an ICMP error about ICMP is not ours", with(icmp_v4(), |p| p[37] = 1), Other),
+        ("an ICMP error about ESP is", with(icmp_v4(), |p| p[37] = 50), Outcome::IcmpError),
+        (
+            "of ESP not even eight bytes are needed",
+            with(icmp_v4(), |p| (p[3], p[37]) = (48, 50)),
+            Outcome::IcmpError,
+        ),
+        ("an ICMP error embeds eight bytes of SCTP", with(icmp_v4(), |p| p[37] = 132), Outcome::IcmpError),
+        (
+            "an ICMP error embeds a byte less than eight of SCTP",
+            with(icmp_v4(), |p| (p[3], p[37]) = (55, 132)),
+            Other,
+        ),
         ("an ICMP error in fragments is a fragment", with(icmp_v4(), |p| p[6] = 0x20), FRAGMENT),
         ("a packet that is too big is an error", icmp_v6(), Outcome::IcmpError),
         ("an ICMPv6 echo is not an error", with(icmp_v6(), |p| p[40] = 128), Other),
@@ -424,7 +546,12 @@ fn a_cut_copy_is_told_from_a_lie() {
     ];
     for (sentence, bytes, at_hand, original_len, expected) in rows {
         let mut bytes = bytes[..*at_hand].to_vec();
-        let meta = PacketMeta { hook: Hook::Prerouting, checksum_owed: false, original_len: *original_len };
+        let meta = PacketMeta {
+            hook: Hook::Prerouting,
+            checksum_owed: false,
+            gso: false,
+            original_len: *original_len,
+        };
         assert_eq!(outcome(&Packet::new(&mut bytes, &meta)), *expected, "{sentence}");
     }
 }

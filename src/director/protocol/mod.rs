@@ -1,19 +1,23 @@
 //! The transport protocols: what starts a connection, its states and how long each may last.
 //!
-//! TCP follows the tables of `net/netfilter/ipvs/ip_vs_proto_tcp.c`; UDP has one state (`ip_vs_proto_udp.c`). Nothing here knows addresses, packets or the time.
+//! TCP follows the tables of `net/netfilter/ipvs/ip_vs_proto_tcp.c`, SCTP those of `ip_vs_proto_sctp.c`; UDP has one
+//! state (`ip_vs_proto_udp.c`). Nothing here knows addresses, packets or the time.
 //!
 //! ```
-//! use nfvs::director::protocol::{Direction, State, TcpEvent, TcpState, Timeouts};
-//! let syn = TcpEvent::from_flags(0x02);
-//! let step = State::Tcp(TcpState::None).advance(Direction::Input, syn, &Timeouts::default());
+//! use nfvs::director::protocol::{Direction, Event, State, Strictness, TcpEvent, TcpState, Timeouts};
+//! let syn = Event::Tcp(TcpEvent::from_flags(0x02));
+//! let new = State::Tcp(TcpState::None);
+//! let step = new.advance(Direction::Input, syn, Strictness::default(), &Timeouts::default());
 //! assert_eq!(step.state, State::Tcp(TcpState::SynRecv));
 //! assert_eq!(step.timeout.as_secs(), 60);
 //! assert_eq!(step.activity, Some(true));
 //! ```
 
+mod sctp;
 mod tcp;
 
-pub use tcp::{TcpEvent, TcpState, starts_connection};
+pub use sctp::{SctpEvent, SctpState};
+pub use tcp::{TcpEvent, TcpState};
 
 use std::fmt;
 use std::time::Duration;
@@ -33,6 +37,39 @@ pub enum Direction {
     InputOnly,
 }
 
+/// What a packet means to the state tables of its protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A TCP segment; `None`: its flags hold no event.
+    Tcp(Option<TcpEvent>),
+    /// A UDP datagram.
+    Udp,
+    /// An SCTP packet.
+    Sctp(SctpEvent),
+}
+
+impl Event {
+    /// Whether the packet may start a connection (`conn_schedule` of the protocols).
+    pub const fn starts_connection(self, strictness: Strictness) -> bool {
+        match self {
+            Event::Tcp(event) => TcpEvent::starts_connection(event, strictness.sloppy_tcp),
+            Event::Udp => true,
+            Event::Sctp(event) => event.starts_connection(strictness.sloppy_sctp),
+        }
+    }
+}
+
+/// What the protocols make of doubtful packets: the tunables of the same names. All are off by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Strictness {
+    /// TCP connections go by the tables made for attacks. The tunable's values 2 and 3.
+    pub secure_tcp: bool,
+    /// A TCP connection may start in its middle.
+    pub sloppy_tcp: bool,
+    /// An SCTP association may start in its middle.
+    pub sloppy_sctp: bool,
+}
+
 /// The timeouts an operator may change (`ipvsadm --set`), whole seconds; those of other states are fixed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
@@ -50,6 +87,7 @@ impl Timeouts {
         match state {
             State::Tcp(state) => state.timeout(self),
             State::Udp => self.udp,
+            State::Sctp(state) => state.timeout(),
         }
     }
 }
@@ -71,15 +109,26 @@ pub enum State {
     Tcp(TcpState),
     /// UDP, which has this one state.
     Udp,
+    /// SCTP; a new association is in [`SctpState::None`].
+    Sctp(SctpState),
 }
 
 impl State {
-    /// What a packet in `direction` does to a connection in this state. `event` is what the TCP flags say; UDP has
-    /// none.
-    pub fn advance(self, direction: Direction, event: Option<TcpEvent>, timeouts: &Timeouts) -> Step {
-        let state = match self {
-            State::Tcp(state) => State::Tcp(state.next(direction, event)),
-            State::Udp => State::Udp,
+    /// What a packet in `direction` that means `event` does to a connection in this state. An event of another
+    /// protocol, which no connection's packets have, moves nothing.
+    pub fn advance(
+        self,
+        direction: Direction,
+        event: Event,
+        strictness: Strictness,
+        timeouts: &Timeouts,
+    ) -> Step {
+        let state = match (self, event) {
+            (State::Tcp(state), Event::Tcp(event)) => {
+                State::Tcp(state.next(direction, event, strictness.secure_tcp))
+            }
+            (State::Sctp(state), Event::Sctp(event)) => State::Sctp(state.next(direction, event)),
+            (state, _) => state,
         };
         let activity = (state.is_active() != self.is_active()).then_some(state.is_active());
         Step { state, timeout: timeouts.of(state), activity }
@@ -90,13 +139,14 @@ impl State {
         match self {
             State::Tcp(state) => state.is_active(),
             State::Udp => false,
+            State::Sctp(state) => state.is_active(),
         }
     }
 
     /// Whether the connection is over, so that a client that starts another from the same port gets a new one, perhaps
     /// on another server (`is_new_conn_expected` with `conn_reuse_mode` 1).
     pub const fn is_reusable(self) -> bool {
-        matches!(self, State::Tcp(TcpState::TimeWait | TcpState::Close))
+        matches!(self, State::Tcp(TcpState::TimeWait | TcpState::Close) | State::Sctp(SctpState::Closed))
     }
 }
 
@@ -106,6 +156,7 @@ impl fmt::Display for State {
         match self {
             State::Tcp(state) => state.fmt(f),
             State::Udp => f.pad("UDP"),
+            State::Sctp(state) => state.fmt(f),
         }
     }
 }
@@ -130,7 +181,7 @@ mod tests {
     fn udp_lives_300_seconds_from_each_packet_and_is_never_active() {
         let timeouts = Timeouts::default();
         for direction in [Direction::Input, Direction::Output, Direction::InputOnly] {
-            let step = State::Udp.advance(direction, None, &timeouts);
+            let step = State::Udp.advance(direction, Event::Udp, Strictness::default(), &timeouts);
             let expected = Step { state: State::Udp, timeout: Duration::from_secs(300), activity: None };
             assert_eq!(step, expected);
         }
@@ -159,7 +210,7 @@ mod tests {
             (Direction::Input, TcpEvent::Fin, None),
         ];
         for (direction, event, activity) in handshake_and_end {
-            let step = state.advance(direction, Some(event), &timeouts);
+            let step = state.advance(direction, Event::Tcp(Some(event)), Strictness::default(), &timeouts);
             assert_eq!(step.activity, activity, "{state} {direction:?} {event:?}");
             state = step.state;
         }
@@ -168,9 +219,10 @@ mod tests {
     }
 
     #[test]
-    fn a_state_is_one_byte_and_pads_as_the_kernels_table_does() {
-        assert_eq!(size_of::<State>(), 1);
+    fn a_state_is_two_bytes_and_pads_as_the_kernels_table_does() {
+        assert_eq!(size_of::<State>(), 2);
         assert_eq!(format!("{:<11}|", State::Udp), "UDP        |");
         assert_eq!(format!("{:<11}|", State::Tcp(TcpState::SynRecv)), "SYN_RECV   |");
+        assert_eq!(format!("{:<11}|", State::Sctp(SctpState::ShutdownAckSent)), "S-ACK-SENT |");
     }
 }

@@ -35,17 +35,22 @@ pub enum TcpState {
     LastAck,
     /// The kernel's name for a listener; its tables enter it only from itself.
     Listen,
-    /// The client's SYN was answered under `secure_tcp`; the normal tables never enter it.
+    /// The server answered the client's SYN, or replies pass by elsewhere, under `secure_tcp`; the normal tables never
+    /// enter it.
     SynAck,
 }
 
 impl TcpState {
-    /// The state after a packet in `direction` with `event`; `None`: flags that hold no event.
-    pub fn next(self, direction: Direction, event: Option<TcpEvent>) -> TcpState {
-        let table = match direction {
-            Direction::Input => &INPUT,
-            Direction::Output => &OUTPUT,
-            Direction::InputOnly => &INPUT_ONLY,
+    /// The state after a packet in `direction` with `event`; `None`: flags that hold no event. `secure`: under attack,
+    /// by the tables that believe a client later (the tunable `secure_tcp`).
+    pub fn next(self, direction: Direction, event: Option<TcpEvent>, secure: bool) -> TcpState {
+        let table = match (direction, secure) {
+            (Direction::Input, false) => &INPUT,
+            (Direction::Output, false) => &OUTPUT,
+            (Direction::InputOnly, false) => &INPUT_ONLY,
+            (Direction::Input, true) => &SECURE_INPUT,
+            (Direction::Output, true) => &SECURE_OUTPUT,
+            (Direction::InputOnly, true) => &SECURE_INPUT_ONLY,
         };
         match event {
             Some(event) => table[event as usize][self as usize],
@@ -121,12 +126,16 @@ impl TcpEvent {
             None
         }
     }
-}
 
-/// Whether a segment with these flags (as in [`TcpEvent::from_flags`]) may start a connection: SYN without RST. ACK
-/// beside SYN does not matter: the data connection of active FTP starts from the other side.
-pub const fn starts_connection(flags: u8) -> bool {
-    flags & (SYN | RST) == SYN
+    /// Whether a segment with this event may start a connection: a SYN (ACK beside it does not matter: the data
+    /// connection of active FTP starts from the other side), or under `sloppy` (`sloppy_tcp`) whatever has no RST.
+    pub const fn starts_connection(event: Option<TcpEvent>, sloppy: bool) -> bool {
+        match event {
+            Some(TcpEvent::Syn) => true,
+            Some(TcpEvent::Rst) => false,
+            _ => sloppy,
+        }
+    }
 }
 
 type Table = [[TcpState; 11]; 4];
@@ -140,6 +149,7 @@ const CL: TcpState = TcpState::Close;
 const CW: TcpState = TcpState::CloseWait;
 const LA: TcpState = TcpState::LastAck;
 const LI: TcpState = TcpState::Listen;
+const SA: TcpState = TcpState::SynAck;
 
 // `tcp_states` of the kernel. A client's RST leaves SYN_RECV alone: only the server can refuse a half-open connection.
 #[rustfmt::skip]
@@ -167,13 +177,39 @@ const INPUT_ONLY: Table = [
     /* rst */ [CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, CL],
 ];
 
+// `tcp_states_dos` of the kernel. A client's ACK alone does not make a connection ESTABLISHED, and with it long-lived.
+#[rustfmt::skip]
+const SECURE_INPUT: Table = [
+    //         NO  ES  SS  SR  FW  TW  CL  CW  LA  LI  SA
+    /* syn */ [SR, ES, ES, SR, SR, SR, SR, SR, SR, SR, SA],
+    /* fin */ [CL, CW, SS, TW, TW, TW, CL, CW, LA, LI, SA],
+    /* ack */ [ES, ES, SS, SR, FW, TW, CL, CW, CL, LI, SA],
+    /* rst */ [CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, CL],
+];
+#[rustfmt::skip]
+const SECURE_OUTPUT: Table = [
+    //         NO  ES  SS  SR  FW  TW  CL  CW  LA  LI  SA
+    /* syn */ [SS, ES, SS, SA, SS, SS, SS, SS, SS, LI, SA],
+    /* fin */ [TW, FW, SS, TW, FW, TW, CL, TW, LA, LI, TW],
+    /* ack */ [ES, ES, SS, ES, FW, TW, CL, CW, LA, ES, ES],
+    /* rst */ [CL, CL, SS, CL, CL, TW, CL, CL, CL, CL, CL],
+];
+#[rustfmt::skip]
+const SECURE_INPUT_ONLY: Table = [
+    //         NO  ES  SS  SR  FW  TW  CL  CW  LA  LI  SA
+    /* syn */ [SA, ES, ES, SR, SA, SA, SA, SA, SA, SA, SA],
+    /* fin */ [CL, FW, SS, TW, FW, TW, CL, CW, LA, LI, TW],
+    /* ack */ [ES, ES, SS, ES, FW, TW, CL, CW, CL, LI, ES],
+    /* rst */ [CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, CL],
+];
+
 #[cfg(test)]
 mod tests {
     use super::super::State;
     use super::*;
     use std::fmt::Write;
 
-    const STATES: [TcpState; 11] = [TcpState::None, ES, SS, SR, FW, TW, CL, CW, LA, LI, TcpState::SynAck];
+    const STATES: [TcpState; 11] = [TcpState::None, ES, SS, SR, FW, TW, CL, CW, LA, LI, SA];
 
     // Independent of the tables' own short names: the letters come from the names the kernel prints.
     fn short(state: TcpState) -> &'static str {
@@ -193,13 +229,14 @@ mod tests {
         }
     }
 
-    fn table(direction: Direction) -> String {
+    fn table(direction: Direction, secure: bool) -> String {
         let mut text = String::new();
         let flags = [("syn", SYN), ("fin", FIN), ("ack", ACK), ("rst", RST)];
         for (name, flags) in flags {
             write!(text, "{name}:").unwrap();
             for state in STATES {
-                write!(text, " {}", short(state.next(direction, TcpEvent::from_flags(flags)))).unwrap();
+                write!(text, " {}", short(state.next(direction, TcpEvent::from_flags(flags), secure)))
+                    .unwrap();
             }
             text.push('\n');
         }
@@ -214,7 +251,7 @@ fin: CL CW SS TW TW TW CL CW LA LI TW
 ack: ES ES SS ES FW TW CL CW CL LI ES
 rst: CL CL CL SR CL CL CL CL LA LI SR
 ";
-        assert_eq!(table(Direction::Input), expected);
+        assert_eq!(table(Direction::Input, false), expected);
     }
 
     #[test]
@@ -225,7 +262,7 @@ fin: TW FW SS TW FW TW CL TW LA LI TW
 ack: ES ES SS ES FW TW CL CW LA ES ES
 rst: CL CL SS CL CL TW CL CL CL CL CL
 ";
-        assert_eq!(table(Direction::Output), expected);
+        assert_eq!(table(Direction::Output, false), expected);
     }
 
     #[test]
@@ -236,7 +273,31 @@ fin: CL FW SS TW FW TW CL CW LA LI TW
 ack: ES ES SS ES FW TW CL CW CL LI ES
 rst: CL CL CL SR CL CL CL CL LA LI CL
 ";
-        assert_eq!(table(Direction::InputOnly), expected);
+        assert_eq!(table(Direction::InputOnly, false), expected);
+    }
+
+    /// The rows in which the tables under attack differ from the others.
+    fn secure_rows(direction: Direction) -> String {
+        let (normal, secure) = (table(direction, false), table(direction, true));
+        normal
+            .lines()
+            .zip(secure.lines())
+            .filter(|(one, other)| one != other)
+            .map(|(_, row)| format!("{row}\n"))
+            .collect()
+    }
+
+    #[test]
+    fn secure_tables_are_the_kernels() {
+        let input = "\
+syn: SR ES ES SR SR SR SR SR SR SR SA
+fin: CL CW SS TW TW TW CL CW LA LI SA
+ack: ES ES SS SR FW TW CL CW CL LI SA
+rst: CL CL CL SR CL CL CL CL LA LI CL
+";
+        assert_eq!(secure_rows(Direction::Input), input);
+        assert_eq!(secure_rows(Direction::Output), "syn: SS ES SS SA SS SS SS SS SS LI SA\n");
+        assert_eq!(secure_rows(Direction::InputOnly), "syn: SA ES ES SR SA SA SA SA SA SA SA\n");
     }
 
     #[test]
@@ -279,19 +340,26 @@ rst: CL CL CL SR CL CL CL CL LA LI CL
     }
 
     #[test]
-    fn syn_without_rst_starts_a_connection() {
+    fn syn_without_rst_starts_a_connection_and_anything_without_rst_where_rules_are_sloppy() {
         for flags in 0..=u8::MAX {
-            let expected = flags & SYN != 0 && flags & RST == 0;
-            assert_eq!(starts_connection(flags), expected, "{flags:#04x}");
+            let event = TcpEvent::from_flags(flags);
+            let is_reset = flags & RST != 0;
+            assert_eq!(
+                TcpEvent::starts_connection(event, false),
+                flags & SYN != 0 && !is_reset,
+                "{flags:#04x}"
+            );
+            assert_eq!(TcpEvent::starts_connection(event, true), !is_reset, "{flags:#04x}");
         }
-        assert!(starts_connection(0x12));
     }
 
     #[test]
     fn a_segment_without_event_closes() {
         for state in STATES {
             for direction in [Direction::Input, Direction::Output, Direction::InputOnly] {
-                assert_eq!(state.next(direction, None), TcpState::Close);
+                for secure in [false, true] {
+                    assert_eq!(state.next(direction, None, secure), TcpState::Close);
+                }
             }
         }
     }

@@ -43,14 +43,26 @@ pub enum ForwardMethod {
     Nat,
     /// Direct routing (`-g`, DROUTE): unchanged, to the server's link address.
     Dr,
+    /// Tunnel (`-i`, TUNNEL): unchanged, inside another packet.
+    Tunnel,
 }
 
 impl ForwardMethod {
+    /// The method that a connection with these flags has.
+    pub const fn of_connection(flags: ConnFlags) -> ForwardMethod {
+        match flags.bits() & ConnFlags::METHOD.bits() {
+            2 => ForwardMethod::Tunnel,
+            3 => ForwardMethod::Dr,
+            _ => ForwardMethod::Nat,
+        }
+    }
+
     /// What a connection to a server of this method has from the start: the method's number, and, where replies go
     /// from the server to the client by themselves, [`NOOUTPUT`](ConnFlags::NOOUTPUT) (`ip_vs_bind_dest`).
     pub const fn connection_flags(self) -> ConnFlags {
         let number = match self {
             ForwardMethod::Nat => return ConnFlags::from_bits(0),
+            ForwardMethod::Tunnel => 2,
             ForwardMethod::Dr => 3,
         };
         ConnFlags::from_bits(number | ConnFlags::NOOUTPUT.bits())
@@ -63,6 +75,7 @@ impl fmt::Display for ForwardMethod {
         f.pad(match self {
             ForwardMethod::Nat => "nat",
             ForwardMethod::Dr => "dr",
+            ForwardMethod::Tunnel => "tunnel",
         })
     }
 }
@@ -90,18 +103,18 @@ impl Forwarding {
         Forwarding { translates: self.translates || new.translates, ..new }
     }
 
-    const DR: u32 = 1 << 16;
-    const TRANSLATES: u32 = 1 << 17;
+    const TRANSLATES: u32 = 1 << 31;
 
-    /// All of it in a word, so that nobody sees a part of a change.
+    /// All of it in a word, so that nobody sees a part of a change: the route below, above it the flags that connections
+    /// begin with.
     fn pack(self) -> u32 {
-        let method = if self.method == ForwardMethod::Dr { Forwarding::DR } else { 0 };
         let translates = if self.translates { Forwarding::TRANSLATES } else { 0 };
-        method | translates | self.route.map_or(0, |route| u32::from(route.0))
+        let route = self.route.map_or(0, |route| u32::from(route.0));
+        translates | self.method.connection_flags().bits() << 16 | route
     }
 
     fn unpack(word: u32) -> Forwarding {
-        let method = if word & Forwarding::DR == 0 { ForwardMethod::Nat } else { ForwardMethod::Dr };
+        let method = ForwardMethod::of_connection(ConnFlags::from_bits(word >> 16));
         let route = word as u16;
         Forwarding {
             method,
@@ -248,7 +261,8 @@ mod tests {
         assert_eq!(again, Forwarding { method: ForwardMethod::Nat, ..dr });
         let always_dr = Forwarding::new(ForwardMethod::Dr, Some(Route(1)));
         assert!(!always_dr.translates);
-        for forwarding in [nat, dr, again, always_dr] {
+        let tunnel = Forwarding::new(ForwardMethod::Tunnel, None);
+        for forwarding in [nat, dr, again, always_dr, tunnel] {
             assert_eq!(Forwarding::unpack(forwarding.pack()), forwarding);
         }
     }

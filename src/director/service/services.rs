@@ -2,7 +2,7 @@
 
 use super::{RealServer, Stats};
 use crate::director::packet::Transport;
-use crate::director::protocol::Timeouts;
+use crate::director::protocol::{Strictness, Timeouts};
 use crate::director::scheduler::{Scheduler, SchedulerKind};
 use crate::director::{ReplySource, TableHasher};
 use std::collections::{HashMap, HashSet};
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// What a virtual service is found by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceKey {
-    /// TCP or UDP.
+    /// The protocol.
     pub transport: Transport,
     /// The virtual IP.
     pub address: IpAddr,
@@ -99,6 +99,8 @@ pub struct Services {
     routed: HashMap<IpAddr, Vec<IpAddr>, TableHasher>,
     /// How long connections of each state last.
     pub timeouts: Timeouts,
+    /// What the protocols make of doubtful packets.
+    pub strictness: Strictness,
 }
 
 impl Services {
@@ -110,6 +112,7 @@ impl Services {
             names: HashSet::new(),
             routed: HashMap::with_hasher(hasher.clone()),
             timeouts: Timeouts::default(),
+            strictness: Strictness::default(),
         }
     }
 

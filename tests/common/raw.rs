@@ -1,0 +1,95 @@
+//! Packets of protocols for which the kernel need not have sockets: made and read by hand.
+
+use super::lab::{Lab, wait_for};
+use rustix::net::{AddressFamily, Protocol, RawProtocol, SocketType, bind, socket};
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+pub(crate) const SCTP: u8 = 132;
+pub(crate) const ESP: u8 = 50;
+pub(crate) const AH: u8 = 51;
+
+/// What a node sends and receives of one protocol, from the transport header on.
+pub(crate) struct Raw(UdpSocket);
+
+impl Raw {
+    /// A socket in `node` of the lab; packets it sends come from `address`.
+    pub(crate) fn new(lab: &Lab, node: &str, address: IpAddr, protocol: u8) -> Raw {
+        let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+        let number = RawProtocol::new(protocol.into()).map(Protocol::from_raw);
+        let made = lab.enter(node, || {
+            let made = socket(family, SocketType::RAW, number)?;
+            bind(&made, &SocketAddr::new(address, 0))?;
+            Ok::<_, rustix::io::Errno>(made)
+        });
+        let socket = UdpSocket::from(made.expect("a raw socket"));
+        socket.set_nonblocking(true).expect("a socket that does not wait");
+        Raw(socket)
+    }
+
+    pub(crate) fn send(&self, to: IpAddr, packet: &[u8]) {
+        self.0.send_to(packet, SocketAddr::new(to, 0)).expect("a packet that leaves");
+    }
+
+    /// A packet that has arrived, and where it came from.
+    fn arrived(&self) -> Option<(IpAddr, Vec<u8>)> {
+        let mut bytes = [0; 2048];
+        match self.0.recv_from(&mut bytes) {
+            Ok((len, from)) => {
+                // IPv4 comes with its header, IPv6 without.
+                let header = if from.is_ipv4() { usize::from(bytes[0] & 0x0f) * 4 } else { 0 };
+                Some((from.ip(), bytes[header..len].to_vec()))
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");
+                None
+            }
+        }
+    }
+}
+
+/// The first packet that arrives at one of `sockets` and is `wanted`: at which, from where, and what.
+#[track_caller]
+pub(crate) fn first_at(sockets: &[&Raw], wanted: impl Fn(&[u8]) -> bool) -> (usize, IpAddr, Vec<u8>) {
+    let mut found = None;
+    wait_for("a packet", || {
+        for (index, socket) in sockets.iter().enumerate() {
+            while let Some((from, packet)) = socket.arrived() {
+                if wanted(&packet) {
+                    found = Some((index, from, packet));
+                    return true;
+                }
+            }
+        }
+        false
+    });
+    found.expect("what was waited for")
+}
+
+/// An SCTP packet (RFC 9260) of one chunk with `content` behind its header.
+pub(crate) fn sctp(source: u16, destination: u16, chunk: u8, content: &[u8]) -> Vec<u8> {
+    let mut packet = [&source.to_be_bytes()[..], &destination.to_be_bytes(), b"vtag", &[0; 4]].concat();
+    packet.extend([chunk, 0]);
+    packet.extend((4 + content.len() as u16).to_be_bytes());
+    packet.extend(content);
+    packet.resize(packet.len().next_multiple_of(4), 0);
+    let crc = crc32c(&packet);
+    packet[8..12].copy_from_slice(&crc);
+    packet
+}
+
+/// Source and destination port of an SCTP packet, and whether its CRC is right.
+pub(crate) fn read_sctp(packet: &[u8]) -> (u16, u16, bool) {
+    let port = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
+    let mut unsummed = packet.to_vec();
+    unsummed[8..12].fill(0);
+    (port(0), port(2), packet[8..12] == crc32c(&unsummed))
+}
+
+/// RFC 9260, appendix A, a bit at a time.
+fn crc32c(packet: &[u8]) -> [u8; 4] {
+    let crc = packet.iter().fold(!0u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ ((crc & 1) * 0x82f6_3b78))
+    });
+    (!crc).to_le_bytes()
+}
