@@ -73,11 +73,17 @@ fn three_hundred_requests_are_a_hundred_for_each_server() {
             Back::Director => ("TIME_WAIT", "0x0103"),
         };
         let connections = lab.show("connections");
-        assert_eq!(connections.as_array().unwrap().len(), 600);
         for connection in connections.as_array().unwrap() {
-            for (key, value) in [("forward", "dr"), ("state", state), ("flags", flags)] {
-                assert_eq!(connection[key], value, "VIP {vip}, {back:?}: {connection}");
+            assert_eq!(connection["forward"], "dr", "{connection}");
+            // A busy machine sends a segment again, and its receiver, done with the connection, resets that.
+            if connection["state"] != "CLOSE" {
+                let found = [&connection["state"], &connection["flags"]];
+                assert_eq!(found, [state, flags], "VIP {vip}, {back:?}: {connection}");
             }
+        }
+        for service in lab.show("services").as_array().unwrap() {
+            let expected = if service["port"] == 80 && service["protocol"] == "tcp" { 300 } else { 0 };
+            assert_eq!(service["stats"]["connections"], expected, "{service}");
         }
         let shown = lab.nfvs(&["show", "services"]);
         assert_eq!(text(&shown.stdout).matches(" Route ").count(), 20, "{}", text(&shown.stdout));
