@@ -280,26 +280,30 @@ fn any_file() -> impl Strategy<Value = file::File> {
         prop::sample::select(&SchedulerName::ALL[..]),
         any::<bool>(),
         any::<bool>(),
-        prop::collection::vec((1..=u16::MAX, 0..=0x7fff_ffff_u64, any::<bool>()), 0..4),
+        prop::collection::vec((1..=u16::MAX, 0..=0x7fff_ffff_u64, any::<bool>(), any::<bool>()), 0..4),
     );
     let services = prop::collection::vec(service, 0..6);
-    let numbers = (1..=2_678_400_u64, 1..=16_777_216_u64, 0..=65_440_u64, 1..=32_u64, 1024..=1_048_576_u64);
+    let numbers = (1..=2_678_400_u64, 1..=16_777_216_u64, 0..=65_376_u64, 1..=32_u64, 1024..=1_048_576_u64);
     (services, numbers, any::<bool>()).prop_map(|(services, (time, max, base, count, length), flag)| {
         let port = |number: u16| file::Port::new(number.into()).unwrap();
         let services = services.into_iter().enumerate().map(|(index, service)| {
             let (ipv4, protocol, service_port, scheduler, queue, named, servers) = service;
             let host = u16::try_from(index).unwrap() * 256;
-            let servers =
-                servers.into_iter().enumerate().map(|(number, (own_port, weight, with_port))| file::Server {
-                    address: file::Address::new(any_address(ipv4, host + 1 + u16::try_from(number).unwrap()))
-                        .unwrap(),
-                    port: with_port.then(|| port(if service_port == 0 { 0 } else { own_port })),
-                    weight: file::Weight::new(weight).unwrap(),
-                    forward: file::Forward::Nat,
-                    upper_threshold: UpperThreshold::new(weight).unwrap(),
-                    lower_threshold: LowerThreshold::new(weight / 2).unwrap(),
-                });
             let by_mark = service_port % 5 == 0;
+            let servers =
+                servers.into_iter().enumerate().map(|(number, (own_port, weight, with_port, routed))| {
+                    let routed = routed && !by_mark;
+                    let own_port = if routed || service_port == 0 { service_port } else { own_port };
+                    let address = any_address(ipv4, host + 1 + u16::try_from(number).unwrap());
+                    file::Server {
+                        address: file::Address::new(address).unwrap(),
+                        port: with_port.then(|| port(own_port)),
+                        weight: file::Weight::new(weight).unwrap(),
+                        forward: if routed { file::Forward::Dr } else { file::Forward::Nat },
+                        upper_threshold: UpperThreshold::new(weight).unwrap(),
+                        lower_threshold: LowerThreshold::new(weight / 2).unwrap(),
+                    }
+                });
             let mark = u64::from(host) + 1;
             file::Service {
                 name: named.then(|| file::ServiceName::new(&format!("service-{index}")).unwrap()),
@@ -360,6 +364,7 @@ fn assert_means_the_same(config: &Config, file: &file::File) {
             assert_eq!(server.weight.get(), written.weight.get());
             assert_eq!(server.thresholds.upper, written.upper_threshold.get());
             assert_eq!(server.thresholds.lower, written.lower_threshold.get());
+            assert_eq!(server.forward, written.forward.into());
         }
     }
     assert_eq!(config.tunables.conn_reuse_mode, file.tunables.conn_reuse_mode.get());

@@ -90,7 +90,8 @@ ipvs_rules() {
         def endpoint: (if .address | contains(":") then "[\(.address)]" else .address end) + ":\(.port)";
         .services[] | "\({ tcp: "-t", udp: "-u" }[.protocol]) \(endpoint)" as $service | .port as $port
         | "-A \($service) -s \(.scheduler // "wlc")",
-          (.servers[] | "-a \($service) -r \({ address, port: (.port // $port) } | endpoint) -m -w \(.weight // 1)")
+          (.servers[] | "-a \($service) -r \({ address, port: (.port // $port) } | endpoint) "
+             + "\({ nat: "-m", dr: "-g", tunnel: "-i" }[.forward // "nat"]) -w \(.weight // 1)")
     ' "$1"
 }
 

@@ -74,7 +74,7 @@ serve_sink() {
     local node=$1 port=$2
     mkdir -p "$run/$node"
     : > "$run/$node/sink"
-    start "sink-$node" "$node" socat -u "TCP-LISTEN:$port,fork,reuseaddr" "OPEN:$run/$node/sink,creat,append"
+    start "sink-$node" "$node" socat -u "TCP6-LISTEN:$port,ipv6only=0,fork,reuseaddr" "OPEN:$run/$node/sink,creat,append"
     wait_ready "sink-$node" listens "$node" tcp "$port"
 }
 

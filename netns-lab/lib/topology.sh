@@ -5,6 +5,7 @@
 # `nat6` are `nat` with one family each.
 
 families=(4 6)
+forward=nat
 
 # namespace NODE: prints the network namespace of a node.
 namespace() {
@@ -123,6 +124,25 @@ address() {
     done
 }
 
+# silent_address NODE ADDRESS...: addresses on the node's lo about which it answers no other node, and of which it says
+# nothing itself: what a server reached by direct routing has. (IPv6 answers only for addresses of the interface asked.)
+# Replies leave by another interface than requests come in: their source is not checked against routes.
+silent_address() {
+    local node=$1 address prefixes=()
+    shift
+    for address in "$@"; do
+        [[ $address == *:* ]] && prefixes+=("$address/128") || prefixes+=("$address/32")
+    done
+    # shellcheck disable=SC2016
+    ip netns exec "$(namespace "$node")" bash -c '
+        cd /proc/sys/net/ipv4/conf
+        echo 1 > all/arp_ignore
+        echo 2 > all/arp_announce
+        for file in */rp_filter; do echo 0 > "$file"; done
+    '
+    address "$node" lo "${prefixes[@]}"
+}
+
 # route NODE DESTINATION via ADDRESS: adds a route.
 route() {
     local family=-4
@@ -162,13 +182,18 @@ move_vips() {
     done < "$run/vips"
 }
 
+# forward nat|dr: how packets reach the servers of the services that follow; nat unless told.
+forward() {
+    forward=$1
+}
+
 # service NAME PROTOCOL VIP:PORT SCHEDULER SERVER:PORT...: a virtual service for the daemon's configuration.
 service() {
     wanted "${3%:*}" || return 0
     # shellcheck disable=SC2016
-    jq -n --arg name "$1" --arg protocol "$2" --arg virtual "$3" --arg scheduler "$4" '
+    jq -n --arg name "$1" --arg protocol "$2" --arg virtual "$3" --arg scheduler "$4" --arg forward "$forward" '
         def endpoint: capture("^\\[?(?<address>[0-9a-f.:]+?)\\]?:(?<port>[0-9]+)$") | .port |= tonumber;
         { name: $name, protocol: $protocol } + ($virtual | endpoint) + { scheduler: $scheduler }
-        + { servers: [$ARGS.positional[] | endpoint] }
+        + { servers: [$ARGS.positional[] | endpoint + (if $forward == "nat" then {} else { forward: $forward } end)] }
     ' --args "${@:5}" >> "$run/services"
 }

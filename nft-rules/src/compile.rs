@@ -58,6 +58,7 @@ const TCP_CHECKSUM: u32 = 16;
 const UDP_CHECKSUM: u32 = 6;
 const SCTP_CHECKSUM: u32 = 8;
 const ICMP_CHECKSUM: u32 = 2;
+const IP4_FRAGMENT: u32 = 6;
 const IP4_CHECKSUM: u32 = 10;
 
 fn expressions(statement: Statement, family: Family) -> Vec<Expr> {
@@ -171,6 +172,25 @@ fn expressions(statement: Statement, family: Family) -> Vec<Expr> {
         }
         Statement::PortFromMark(transport) => port_from_mark(transport, family),
         Statement::ClearMark => vec![immediate(&[0; 4]), set_mark()],
+        Statement::Exchange(field, map) => {
+            let mut list = concatenation(&[field, Field::MarkId], family, REG);
+            list.extend([look_through(map), write_address(field, family)]);
+            list
+        }
+        Statement::FragmentField(value) => {
+            vec![payload(NETWORK, IP4_FRAGMENT, 2, REG), compare(libc::NFT_CMP_EQ, value.to_be_bytes())]
+        }
+        Statement::SetFragmentField(value) => {
+            vec![
+                immediate(&value.to_be_bytes()),
+                write(NETWORK, IP4_FRAGMENT, 2, Some((CSUM_INET, IP4_CHECKSUM))),
+            ]
+        }
+        Statement::DupToDestination => {
+            let mut list = load(Field::DestinationAddress, family, REG);
+            list.push(Expr::new(c"dup").u32(sys::NFTNL_EXPR_DUP_SREG_ADDR, REG));
+            list
+        }
         Statement::ClearMarkId => {
             vec![meta(libc::NFT_META_MARK, REG), bitwise(&(!MARK_MASK).to_ne_bytes(), &[0; 4]), set_mark()]
         }
@@ -273,7 +293,8 @@ fn load(field: Field, family: Family, register: u32) -> Vec<Expr> {
             payload(TRANSPORT, field.icmp_offset(family), len, register)
         }
         Field::MarkId => {
-            return vec![meta(libc::NFT_META_MARK, register), bitwise(&MARK_MASK.to_ne_bytes(), &[0; 4])];
+            let mask = MARK_MASK.to_ne_bytes();
+            return vec![meta(libc::NFT_META_MARK, register), bitwise_in(register, &mask, &[0; 4])];
         }
         Field::OperatorMark => {
             return vec![meta(libc::NFT_META_MARK, register), bitwise(&(!MARK_MASK).to_ne_bytes(), &[0; 4])];
@@ -354,9 +375,13 @@ fn compare(operator: libc::c_int, data: impl Into<Vec<u8>>) -> Expr {
 
 /// `REG` := `REG` & mask ^ xor.
 fn bitwise(mask: &[u8], xor: &[u8]) -> Expr {
+    bitwise_in(REG, mask, xor)
+}
+
+fn bitwise_in(register: u32, mask: &[u8], xor: &[u8]) -> Expr {
     Expr::new(c"bitwise")
-        .u32(sys::NFTNL_EXPR_BITWISE_SREG, REG)
-        .u32(sys::NFTNL_EXPR_BITWISE_DREG, REG)
+        .u32(sys::NFTNL_EXPR_BITWISE_SREG, register)
+        .u32(sys::NFTNL_EXPR_BITWISE_DREG, register)
         .u32(sys::NFTNL_EXPR_BITWISE_LEN, mask.len() as u32)
         .data(sys::NFTNL_EXPR_BITWISE_MASK, mask)
         .data(sys::NFTNL_EXPR_BITWISE_XOR, xor)

@@ -20,12 +20,15 @@ pub struct Endpoint {
     pub protocol: u8,
     /// The virtual port; `None` is every port.
     pub port: Option<u16>,
-    /// The number under which replies get this address and port as their source. Unique among the endpoints:
-    /// of two with the same number, the later one counts.
+    /// The number under which replies get this address and port as their source. Unique among the endpoints and
+    /// routes of a family: of two with the same number, the later one counts.
     pub source: SourceId,
-    /// The real servers: address and port, `None` for every port. A server that is no longer chosen stays here
-    /// as long as it has connections.
+    /// The real servers whose packets are rewritten: address and port, `None` for every port. A server that is no
+    /// longer chosen stays here as long as it has connections.
     pub servers: Vec<(IpAddr, Option<u16>)>,
+    /// The real servers reached by direct routing, each with the number of its route from the VIP: every service
+    /// of the VIP names the same one. As with `servers`, they stay as long as they have connections.
+    pub routes: Vec<(IpAddr, SourceId)>,
     /// Whether requests are steered. `false`: the service is deleted; replies of its connections are still
     /// steered, and what clients send to its address is still refused rather than routed on.
     pub accepts: bool,
@@ -59,6 +62,7 @@ pub struct Marked {
 ///     port: Some(80),
 ///     source: SourceId::MIN,
 ///     servers: vec![("10.0.2.11".parse().unwrap(), Some(8080))],
+///     routes: vec![],
 ///     accepts: true,
 ///     answers_ping: true,
 ///     ftp_data: false,
@@ -86,6 +90,16 @@ pub struct Changes {
     pub added: Elements,
     /// What is to be removed, before anything is added.
     pub removed: Elements,
+}
+
+impl Endpoint {
+    /// Whether the daemon only decides about its packets, by their first bytes: nothing is translated. (Chunks of SCTP
+    /// may begin anywhere.)
+    fn is_decided_by_headers(&self) -> bool {
+        const TCP: u8 = 6;
+        const UDP: u8 = 17;
+        self.servers.is_empty() && !self.routes.is_empty() && matches!(self.protocol, TCP | UDP)
+    }
 }
 
 impl Elements {
@@ -144,12 +158,28 @@ impl Elements {
             for &follower in followers(address, protocol, port) {
                 self.insert(address, &sets::SERVICES_ANY_PORT, with_protocol(address, follower), []);
             }
+            if endpoint.is_decided_by_headers() {
+                match port {
+                    Some(port) => {
+                        self.insert(address, &sets::ROUTED_SERVICES, with_port(address, protocol, port), []);
+                    }
+                    None => self.insert(
+                        address,
+                        &sets::ROUTED_SERVICES_ANY_PORT,
+                        with_protocol(address, protocol),
+                        [],
+                    ),
+                }
+            }
             self.insert_vip_mark(address, mark);
             if endpoint.answers_ping {
                 self.insert(address, &sets::PINGABLE, address_bytes(address), []);
             }
             if endpoint.ftp_data {
                 self.insert(address, &sets::FTP_DATA, address_bytes(address), []);
+                if endpoint.is_decided_by_headers() {
+                    self.insert(address, &sets::ROUTED_FTP_DATA, address_bytes(address), []);
+                }
             }
         }
         for &(server, port) in &endpoint.servers {
@@ -162,6 +192,17 @@ impl Elements {
             }
             self.insert(server, &sets::SERVER_ADDRESSES, address_bytes(server), []);
         }
+        for &(server, route) in &endpoint.routes {
+            self.add_route(address, server, route.mark());
+        }
+    }
+
+    fn add_route(&mut self, vip: IpAddr, server: IpAddr, mark: u32) {
+        self.insert(vip, &sets::ROUTE_MARKS, mark_bytes(mark), []);
+        self.insert(vip, &sets::ROUTED, with_mark(server, mark), []);
+        self.insert(vip, &sets::ROUTE_SERVERS, with_mark(vip, mark), address_bytes(server));
+        self.insert(vip, &sets::ROUTE_VIPS, with_mark(server, mark), address_bytes(vip));
+        self.insert(server, &sets::SERVER_ADDRESSES, address_bytes(server), []);
     }
 
     fn add_marked(&mut self, service: &Marked) {
@@ -284,6 +325,10 @@ fn mark_bytes(mark: u32) -> [u8; 4] {
     mark.to_ne_bytes()
 }
 
+fn with_mark(address: IpAddr, mark: u32) -> Vec<u8> {
+    [&*address_bytes(address), &mark_bytes(mark)].concat()
+}
+
 fn with_protocol(address: IpAddr, protocol: u8) -> Vec<u8> {
     [&*address_bytes(address), &[protocol, 0, 0, 0]].concat()
 }
@@ -305,6 +350,7 @@ mod tests {
             port,
             source: SourceId::new(source).unwrap(),
             servers: vec![(server.parse().unwrap(), port.map(|_| 8080))],
+            routes: vec![],
             accepts: true,
             answers_ping: true,
             ftp_data: false,
@@ -362,6 +408,43 @@ mod tests {
              add element ip nfvs reply_address { 0x00010000 : 10.0.0.100 }\n\
              add element ip nfvs reply_port { 0x00010000 : 80 }\n"
         );
+    }
+
+    #[test]
+    fn a_route_leads_from_a_vip_to_a_server_and_back() {
+        let mut routed = endpoint("10.0.0.100", Some(80), 1);
+        let via = |server: &str, route| (server.parse().unwrap(), SourceId::new(route).unwrap());
+        routed.servers.clear();
+        routed.routes = vec![via("10.0.2.11", 2), via("10.0.2.12", 3)];
+        let mut other_port = endpoint("10.0.0.100", Some(443), 4);
+        other_port.routes = vec![via("10.0.2.11", 2)];
+        let elements = Elements::from_endpoints([routed, other_port]).to_string();
+        for line in [
+            "routed_services { 10.0.0.100 . tcp . 80 }",
+            "servers { 10.0.2.11 . tcp . 8080 }",
+            "server_addresses { 0x0a00020b, 0x0a00020c }",
+            "route_marks { 0x00020000, 0x00030000 }",
+            "routed { 10.0.2.11 . 0x00020000, 10.0.2.12 . 0x00030000 }",
+            "route_servers { 10.0.0.100 . 0x00020000 : 10.0.2.11, 10.0.0.100 . 0x00030000 : 10.0.2.12 }",
+            "route_vips { 10.0.2.11 . 0x00020000 : 10.0.0.100, 10.0.2.12 . 0x00030000 : 10.0.0.100 }",
+        ] {
+            assert!(elements.contains(&format!("add element ip nfvs {line}\n")), "{line}: {elements}");
+        }
+    }
+
+    #[test]
+    fn data_connections_of_ftp_are_routed_where_nothing_is_translated() {
+        let mut ftp = endpoint("10.0.0.100", Some(21), 1);
+        ftp.ftp_data = true;
+        ftp.routes = vec![("10.0.2.11".parse().unwrap(), SourceId::new(2).unwrap())];
+        let has_routed = |ftp: &Endpoint| {
+            let elements = Elements::from_endpoints([ftp.clone()]).to_string();
+            assert!(elements.contains("add element ip nfvs ftp_data { 10.0.0.100 }\n"), "{elements}");
+            elements.contains("add element ip nfvs routed_ftp_data { 10.0.0.100 }\n")
+        };
+        assert!(!has_routed(&ftp), "some server's packets are rewritten");
+        ftp.servers.clear();
+        assert!(has_routed(&ftp));
     }
 
     #[test]

@@ -30,10 +30,15 @@ pub const ASK_AGAIN: u32 = 0xfffe_0000;
 /// connection tracking is to leave it alone. What it has not taken goes on tracked, like any packet of anybody.
 pub const UNTRACK: u32 = 0xfffd_0000;
 
-/// The number of a reply source: the address and port of a virtual service that the kernel writes over the
-/// server's when a packet leaves (POSTROUTING) or is delivered (INPUT).
+/// A number on the packet mark that names the virtual side of a packet, which the kernel writes when the packet
+/// leaves (POSTROUTING) or is delivered (INPUT).
 ///
-/// The daemon hands it over in the upper half of the packet mark. One number means the same in both families.
+/// Either a virtual service: its address and port become the source of a reply. Or a route, which is a VIP and a
+/// real server behind it that direct routing reaches: a request is routed as if it went to the server, and has the
+/// VIP for its destination again when it leaves.
+///
+/// The daemon hands it over in the upper half of the packet mark. A family's services and routes share the
+/// numbers; the same number in the other family is another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceId(u16);
 
@@ -79,11 +84,27 @@ pub enum QueueClass {
     Open,
     /// UDP to a VIP.
     Datagram,
+    /// What the daemon only decides about and never writes back, so that the first bytes are enough: TCP without
+    /// SYN to a service whose servers are all reached by direct routing, and replies that come from a VIP.
+    Routed,
+    /// The same of UDP to such a service.
+    RoutedDatagram,
 }
 
 impl QueueClass {
     /// Every class, in the order of the queue numbers. Later classes are appended, never inserted.
-    pub const ALL: [QueueClass; 3] = [QueueClass::Established, QueueClass::Open, QueueClass::Datagram];
+    pub const ALL: [QueueClass; 5] = [
+        QueueClass::Established,
+        QueueClass::Open,
+        QueueClass::Datagram,
+        QueueClass::Routed,
+        QueueClass::RoutedDatagram,
+    ];
+
+    /// Whether packets of this class are written back by the daemon, which then needs the whole of them.
+    pub fn is_rewritten(self) -> bool {
+        !matches!(self, QueueClass::Routed | QueueClass::RoutedDatagram)
+    }
 }
 
 impl fmt::Display for QueueClass {
@@ -92,6 +113,8 @@ impl fmt::Display for QueueClass {
             QueueClass::Established => "established",
             QueueClass::Open => "open",
             QueueClass::Datagram => "datagram",
+            QueueClass::Routed => "routed",
+            QueueClass::RoutedDatagram => "routed-udp",
         })
     }
 }
@@ -173,14 +196,18 @@ mod tests {
                 (QueueClass::Open, 1, 43),
                 (QueueClass::Datagram, 0, 44),
                 (QueueClass::Datagram, 1, 45),
+                (QueueClass::Routed, 0, 46),
+                (QueueClass::Routed, 1, 47),
+                (QueueClass::RoutedDatagram, 0, 48),
+                (QueueClass::RoutedDatagram, 1, 49),
             ]
         );
     }
 
     #[test]
     fn a_plan_must_fit_the_queue_numbers() {
-        assert!(QueuePlan { base: 65_533, count: 1 }.validate().is_ok());
-        assert!(QueuePlan { base: 65_534, count: 1 }.validate().is_err());
+        assert!(QueuePlan { base: 65_531, count: 1 }.validate().is_ok());
+        assert!(QueuePlan { base: 65_532, count: 1 }.validate().is_err());
         assert!(QueuePlan { base: 0, count: 0 }.validate().is_err());
         assert!(QueuePlan { base: 0, count: 65_535 }.validate().is_err());
     }

@@ -1,4 +1,4 @@
-//! Which way of queueing this kernel has.
+//! Which way of queueing this kernel has, and whether it has what direct routing needs.
 
 use crate::{
     Error, QueueTarget,
@@ -28,10 +28,22 @@ pub fn probe() -> Result<QueueTarget, Error> {
     }
 }
 
-/// A rule with this target in a throw-away table that the same transaction deletes.
+/// Finds out, in the network namespace of this thread, whether rules can send packets as direct routing needs it.
+///
+/// # Errors
+/// [`Error::MissingFeature`] if they cannot, naming what is missing; [`Error::Permission`] without CAP_NET_ADMIN;
+/// other refusals as they are.
+pub fn probe_direct_routing() -> Result<(), Error> {
+    Family::ALL.into_iter().try_for_each(|family| try_statement(family, Statement::DupToDestination))
+}
+
 fn try_target(target: QueueTarget) -> Result<(), Error> {
-    let family = Family::Ip4;
-    let chain = Chain { name: "probe", hook: None, rules: vec![vec![Statement::Queue(target, 0)]] };
+    try_statement(Family::Ip4, Statement::Queue(target, 0))
+}
+
+/// A rule with this statement in a throw-away table that the same transaction deletes.
+fn try_statement(family: Family, statement: Statement) -> Result<(), Error> {
+    let chain = Chain { name: "probe", hook: None, rules: vec![vec![statement]] };
     let mut transaction = Transaction::new();
     transaction.add_table(PROBE_TABLE, family);
     transaction.add_chain(PROBE_TABLE, family, &chain);

@@ -137,6 +137,7 @@ const ADDRESS_PROTOCOL: &[Column] = &[Column::Address, Column::Protocol];
 const ADDRESS_PROTOCOL_PORT: &[Column] = &[Column::Address, Column::Protocol, Column::Port];
 const MARK: &[Column] = &[Column::Mark];
 const PROTOCOL: &[Column] = &[Column::Protocol];
+const ADDRESS_MARK: &[Column] = &[Column::Address, Column::Mark];
 
 /// The operator's marks that have a service.
 pub(crate) static FWMARKS: Set = Set::new("fwmarks", MARK);
@@ -167,8 +168,23 @@ pub(crate) static REPLY_PORT: Set = Set::map("reply_port", MARK, Column::Port);
 /// A mark that names the VIP.
 pub(crate) static VIP_MARKS: Set = Set::map("vip_marks", ADDRESS, Column::Mark);
 
+/// Those of `services` whose servers are all reached by direct routing.
+pub(crate) static ROUTED_SERVICES: Set = Set::new("routed_services", ADDRESS_PROTOCOL_PORT);
+/// Those of `services_any_port`.
+pub(crate) static ROUTED_SERVICES_ANY_PORT: Set = Set::new("routed_services_any_port", ADDRESS_PROTOCOL);
+/// Those of `ftp_data`.
+pub(crate) static ROUTED_FTP_DATA: Set = Set::new("routed_ftp_data", ADDRESS);
+/// The marks that name a VIP and a server reached by direct routing.
+pub(crate) static ROUTE_MARKS: Set = Set::new("route_marks", MARK);
+/// The keys of `route_vips`.
+pub(crate) static ROUTED: Set = Set::new("routed", ADDRESS_MARK);
+/// The server that a VIP and a mark name.
+pub(crate) static ROUTE_SERVERS: Set = Set::map("route_servers", ADDRESS_MARK, Column::Address);
+/// The VIP that a server and a mark name.
+pub(crate) static ROUTE_VIPS: Set = Set::map("route_vips", ADDRESS_MARK, Column::Address);
+
 /// Every set of a table. The position is the index in [`Elements`](crate::Elements).
-pub(crate) static ALL: [&Set; 14] = [
+pub(crate) static ALL: [&Set; 21] = [
     &FWMARKS,
     &ERRORS_ABOUT_ANY,
     &FTP_DATA,
@@ -183,4 +199,11 @@ pub(crate) static ALL: [&Set; 14] = [
     &REPLY_ADDRESS,
     &REPLY_PORT,
     &VIP_MARKS,
+    &ROUTED_SERVICES,
+    &ROUTED_SERVICES_ANY_PORT,
+    &ROUTED_FTP_DATA,
+    &ROUTE_MARKS,
+    &ROUTED,
+    &ROUTE_SERVERS,
+    &ROUTE_VIPS,
 ];

@@ -237,6 +237,15 @@ pub(crate) enum Statement {
     ClearMark,
     /// Our half of the mark := 0.
     ClearMarkId,
+    /// An address := what itself and the mark name in the map.
+    Exchange(Field, &'static Set),
+    /// The fragment field of an IPv4 header (flags and offset) is this.
+    FragmentField(u16),
+    /// The fragment field of an IPv4 header := this.
+    SetFragmentField(u16),
+    /// Send a copy from this host to where routing to the destination address leads, whatever becomes of the
+    /// address in the copy: the neighbour is settled. Over IPv4 the copy has the DF flag (`nf_dup_ipv4`).
+    DupToDestination,
     /// Time to live, hop limit.
     SetTtl,
     /// ICMP type, with its checksum.
@@ -255,6 +264,8 @@ impl Statement {
             (Statement::TcpReset | Statement::PortUnreachable, Family::Ip6) => &["NFT_REJECT_IPV6"],
             (Statement::Untracked | Statement::Notrack, _) => &["NFT_CT"],
             (Statement::Hash { .. }, _) => &["NFT_HASH"],
+            (Statement::DupToDestination, Family::Ip4) => &["NFT_DUP_IPV4"],
+            (Statement::DupToDestination, Family::Ip6) => &["NFT_DUP_IPV6"],
             (Statement::Queue(QueueTarget::Native, _), _) => &["NFT_QUEUE"],
             (Statement::Queue(QueueTarget::Xtables, _), _) => &["NFT_COMPAT", "NETFILTER_XT_TARGET_NFQUEUE"],
             _ => &[],
@@ -317,6 +328,13 @@ impl Statement {
                 format!("{port} set {id} map @{}", sets::REPLY_PORT.name)
             }
             Statement::ClearMark => "meta mark set 0".into(),
+            Statement::Exchange(field, map) => {
+                let key = joined(&[field, Field::MarkId], family);
+                format!("{} set {key} map @{}", field.text(family), map.name)
+            }
+            Statement::FragmentField(value) => format!("ip frag-off {value:#06x}"),
+            Statement::SetFragmentField(value) => format!("ip frag-off set {value:#06x}"),
+            Statement::DupToDestination => format!("dup to {family} daddr"),
             Statement::ClearMarkId => format!("meta mark set meta mark & {:#010x}", !MARK_MASK),
             Statement::SetTtl => match family {
                 Family::Ip4 => format!("ip ttl set {ANSWER_TTL}"),
@@ -343,11 +361,19 @@ pub(crate) fn protocol_name(number: u8) -> String {
 }
 
 fn joined_for(set: &Set, fields: &[Field], family: Family) -> String {
-    fields.iter().map(|field| field.text_for(set, family)).collect::<Vec<_>>().join(" . ")
+    match fields {
+        [field] => field.text_for(set, family),
+        fields => joined(fields, family),
+    }
 }
 
 fn joined(fields: &[Field], family: Family) -> String {
-    fields.iter().map(|field| field.text(family)).collect::<Vec<_>>().join(" . ")
+    let part = |field: &Field| match field {
+        // nft reads an operator among concatenated fields only in parentheses (and lists it without).
+        Field::MarkId => format!("({})", field.text(family)),
+        _ => field.text(family),
+    };
+    fields.iter().map(part).collect::<Vec<_>>().join(" . ")
 }
 
 /// nft's name of an ICMP type, where it has one that says more than the number.

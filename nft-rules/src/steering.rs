@@ -27,7 +27,8 @@ pub const TABLE: &str = "nfvs";
 /// ```
 /// use nft_rules::{QueuePlan, QueueTarget, Steering};
 ///
-/// let steering = Steering { queues: QueuePlan { base: 0, count: 1 }, target: QueueTarget::Native };
+/// let queues = QueuePlan { base: 0, count: 1 };
+/// let steering = Steering { queues, target: QueueTarget::Native, direct_routing: true };
 /// assert!(steering.to_string().contains("counter queue num 0 bypass"));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,9 @@ pub struct Steering {
     pub queues: QueuePlan,
     /// How rules hand packets to them; see [`probe`](crate::probe).
     pub target: QueueTarget,
+    /// Whether there are rules for direct routing, which not every kernel has expressions for; see
+    /// [`probe_direct_routing`](crate::probe_direct_routing). Without them no endpoint may have routes.
+    pub direct_routing: bool,
 }
 
 /// Where a base chain stands.
@@ -43,6 +47,7 @@ pub struct Steering {
 pub(crate) enum Hook {
     Prerouting,
     Input,
+    Forward,
     /// A chain of type route: a changed destination or mark is routed anew.
     Output,
     Postrouting,
@@ -53,6 +58,7 @@ impl Hook {
         match self {
             Hook::Prerouting => "type filter hook prerouting",
             Hook::Input => "type filter hook input",
+            Hook::Forward => "type filter hook forward",
             Hook::Output => "type route hook output",
             Hook::Postrouting => "type filter hook postrouting",
         }
@@ -73,6 +79,8 @@ const RAW: i32 = -300;
 const AFTER_RAW: i32 = -299;
 /// Where other tables mangle; before the firewall's filters (0).
 const MANGLE: i32 = -150;
+/// Behind the firewall's filters.
+const LAST: i32 = 300;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -88,6 +96,8 @@ const REDIRECTED: &[Field] = &[Field::RedirectedDestination];
 const MARK_ID: &[Field] = &[Field::MarkId];
 const OPERATOR_MARK: &[Field] = &[Field::OperatorMark];
 const PROTOCOL: &[Field] = &[Field::Protocol];
+const FROM: &[Field] = &[Field::SourceAddress];
+const TO_MARK_ID: &[Field] = &[Field::DestinationAddress, Field::MarkId];
 
 /// Where FTP's data connections go: its own port for them, or one that the server has chosen.
 const FTP_DATA_PORT: u16 = 20;
@@ -108,9 +118,12 @@ impl Steering {
             chain("icmp_errors", vec![self.queue(QueueClass::Established, 0, vec![])]),
             chain("icmp_errors_to_vip", vec![vec![Notrack], vec![Goto("icmp_errors")]]),
             chain("reply", self.queues(QueueClass::Established, Client::Destination)),
+            chain("reply_routed", self.queues(QueueClass::Routed, Client::Destination)),
             chain("request_established", self.queues(QueueClass::Established, Client::Source)),
             chain("request_open", self.queues(QueueClass::Open, Client::Source)),
             chain("request_datagram", self.queues(QueueClass::Datagram, Client::Source)),
+            chain("request_routed_established", self.queues(QueueClass::Routed, Client::Source)),
+            chain("request_routed_datagram", self.queues(QueueClass::RoutedDatagram, Client::Source)),
             chain(
                 "request_by_class",
                 vec![
@@ -122,15 +135,33 @@ impl Steering {
                     vec![Goto("request_established")],
                 ],
             ),
-            chain("request", vec![vec![Notrack], vec![Goto("request_by_class")]]),
+            chain(
+                "request_routed",
+                vec![
+                    vec![Syn, Goto("request_open")],
+                    vec![Protocol(TCP), Goto("request_routed_established")],
+                    vec![Protocol(UDP), Goto("request_routed_datagram")],
+                ],
+            ),
+            chain("request", request(TO_PORT, &sets::ROUTED_SERVICES)),
+            chain("request_ftp_data", request(TO, &sets::ROUTED_FTP_DATA)),
+            chain("request_any_port", request(TO_PROTOCOL, &sets::ROUTED_SERVICES_ANY_PORT)),
             chain("virtual_icmp", virtual_icmp(family)),
-            chain("virtual", to_vip("virtual_icmp", "request", Goto("reply"), ftp_data())),
+            chain(
+                "virtual",
+                to_vip("virtual_icmp", ["request", "request_any_port"], Goto("reply"), ftp_data()),
+            ),
             chain("about_server", about_server(family)),
+            chain("to_server", to_server(family)),
             chain(
                 "from_server",
                 vec![
                     vec![In(FROM_PORT, &sets::SERVERS), Goto("reply")],
                     vec![In(FROM_PROTOCOL, &sets::SERVERS_ANY_PORT), Goto("reply")],
+                    // A server reached by direct routing answers as the VIP.
+                    vec![In(FROM_PORT, &sets::SERVICES), Goto("reply_routed")],
+                    vec![Protocol(TCP), In(FROM, &sets::FTP_DATA), Goto("reply_routed")],
+                    vec![In(FROM_PROTOCOL, &sets::SERVICES_ANY_PORT), Goto("reply_routed")],
                     vec![Icmp, Goto("about_server")],
                 ],
             ),
@@ -146,7 +177,7 @@ impl Steering {
                 ],
             ),
             chain("leftover_icmp", leftover_icmp(family)),
-            chain("leftover", to_vip("leftover_icmp", "refuse", Accept, vec![])),
+            chain("leftover", to_vip("leftover_icmp", ["refuse", "refuse"], Accept, vec![])),
             chain(
                 "answered",
                 vec![
@@ -159,10 +190,29 @@ impl Steering {
             ),
             chain("after", vec![vec![Marked, Goto("answered")], vec![In(TO, &sets::VIPS), Goto("leftover")]]),
             chain("ask_again", vec![vec![ClearMarkId], vec![Icmp, Goto("icmp_errors")], vec![Goto("reply")]]),
+            chain("route_in", route_in()),
+            chain("route_send", if self.direct_routing { route_send(family) } else { vec![] }),
+            chain("route_out", self.route_out()),
+            chain("route_back", route_back(family)),
             chain("set_source", set_source()),
         ];
         chains.extend(base_chains(family));
+        if self.direct_routing {
+            let routed = vec![Untracked, Marked, In(TO_MARK_ID, &sets::ROUTED), Goto("route_send")];
+            chains.push(Chain { name: "forward", hook: Some((Hook::Forward, LAST)), rules: vec![routed] });
+        }
         chains
+    }
+
+    /// A packet of this host that the daemon has given a route, and the copies that are sent.
+    fn route_out(&self) -> Vec<Vec<Statement>> {
+        let mut rules = vec![vec![In(TO_MARK_ID, &sets::ROUTED), Accept]];
+        if self.direct_routing {
+            let to_server = Exchange(Field::DestinationAddress, &sets::ROUTE_SERVERS);
+            rules.push(vec![to_server, Goto("route_send")]);
+        }
+        rules.push(vec![Notrack, Accept]);
+        rules
     }
 
     fn queue(&self, class: QueueClass, index: u16, mut rule: Vec<Statement>) -> Vec<Statement> {
@@ -182,12 +232,15 @@ impl Steering {
 
 /// What becomes of a packet to a VIP. Told twice: on its way to the queue, and of what comes out of the queue as
 /// it went in (the daemon does not want it, or is not there), where requests are refused and the rest is let go.
+///
+/// `requests`: of services of one port, and of every port.
 fn to_vip(
     icmp: &'static str,
-    request: &'static str,
+    requests: [&'static str; 2],
     reply: Statement,
     ftp_data: Vec<Vec<Statement>>,
 ) -> Vec<Vec<Statement>> {
+    let [request, request_any_port] = requests;
     let exact = vec![
         vec![Icmp, Goto(icmp)],
         vec![In(TO_PORT, &sets::SERVICES), Goto(request)],
@@ -198,7 +251,7 @@ fn to_vip(
         vec![In(TO_PORT, &sets::SERVERS), Accept],
     ];
     let any_port = vec![
-        vec![In(TO_PROTOCOL, &sets::SERVICES_ANY_PORT), Goto(request)],
+        vec![In(TO_PROTOCOL, &sets::SERVICES_ANY_PORT), Goto(request_any_port)],
         vec![In(TO_PROTOCOL, &sets::SERVERS_ANY_PORT), Accept],
         // Fits no service. This host's own stack answers for its addresses: it refuses what nobody listens to,
         // and a VIP that is the only address of the host still takes ssh and the replies to its own connections.
@@ -211,8 +264,13 @@ fn to_vip(
 /// What may be a data connection to a service of FTP. If it is none, it is refused like any packet to the address.
 fn ftp_data() -> Vec<Vec<Statement>> {
     [ToTcpPort(FTP_DATA_PORT), ToTcpPortFrom(FIRST_UNPRIVILEGED_PORT)]
-        .map(|to_data_port| vec![to_data_port, In(TO, &sets::FTP_DATA), Goto("request")])
+        .map(|to_data_port| vec![to_data_port, In(TO, &sets::FTP_DATA), Goto("request_ftp_data")])
         .into()
+}
+
+/// A packet to a service, which `to` finds in `routed` if the daemon rewrites none of its packets.
+fn request(to: &'static [Field], routed: &'static Set) -> Vec<Vec<Statement>> {
+    vec![vec![Notrack], vec![In(to, routed), Goto("request_routed")], vec![Goto("request_by_class")]]
 }
 
 /// The types of ICMP errors, as ranges.
@@ -279,6 +337,54 @@ fn about_server(family: Family) -> Vec<Vec<Statement>> {
         .collect()
 }
 
+/// ICMP errors that this host sends to a real server, about a reply that had the server's address meanwhile.
+fn to_server(family: Family) -> Vec<Vec<Statement>> {
+    error_types(family)
+        .iter()
+        .map(|&(first, last)| vec![IcmpType(first, last), Goto("icmp_errors")])
+        .collect()
+}
+
+/// A packet that has come in and that the daemon has given a route. It is routed as the server's: a request to its
+/// server, a reply from it, which neither looks like one of this host's own to a host that has the VIP, nor to
+/// `rp_filter` like one from elsewhere.
+fn route_in() -> Vec<Vec<Statement>> {
+    [Field::DestinationAddress, Field::SourceAddress]
+        .map(|field| vec![Exchange(field, &sets::ROUTE_SERVERS), Notrack, Accept])
+        .into()
+}
+
+/// The fragment field of a packet that may be fragmented, and of one that may not: the flag DF.
+const MAY_BE_FRAGMENTED: u16 = 0;
+const DF: u16 = 0x4000;
+/// The flag that RFC 791 reserves, and that nobody sets.
+const RESERVED: u16 = 0x8000;
+
+/// A request that has been routed to its server. Its copy comes out with DF, and has to be told from one that came in
+/// with it.
+fn route_send(family: Family) -> Vec<Vec<Statement>> {
+    let mut rules = match family {
+        Family::Ip4 => vec![vec![FragmentField(MAY_BE_FRAGMENTED), SetFragmentField(RESERVED)]],
+        Family::Ip6 => vec![],
+    };
+    rules.push(vec![DupToDestination, Drop]);
+    rules
+}
+
+/// The other way round, behind routing.
+fn route_back(family: Family) -> Vec<Vec<Statement>> {
+    let mut rules = match family {
+        Family::Ip4 => vec![vec![FragmentField(RESERVED | DF), SetFragmentField(MAY_BE_FRAGMENTED)]],
+        Family::Ip6 => vec![],
+    };
+    rules.extend([
+        vec![Exchange(Field::DestinationAddress, &sets::ROUTE_VIPS)],
+        vec![Exchange(Field::SourceAddress, &sets::ROUTE_VIPS)],
+        vec![ClearMarkId],
+    ]);
+    rules
+}
+
 fn leftover_icmp(family: Family) -> Vec<Vec<Statement>> {
     let mut rules = link_types(family);
     rules.extend([vec![ToThisHost, Accept], vec![Counter, Drop]]);
@@ -290,6 +396,7 @@ fn leftover_icmp(family: Family) -> Vec<Vec<Statement>> {
 fn set_source() -> Vec<Vec<Statement>> {
     vec![
         vec![MarkedWith(ASK_AGAIN), Goto("ask_again")],
+        vec![In(MARK_ID, &sets::ROUTE_MARKS), Goto("route_back")],
         vec![PortFromMark(Transport::Tcp)],
         vec![PortFromMark(Transport::Udp)],
         vec![PortFromMark(Transport::UdpUnsummed)],
@@ -306,36 +413,47 @@ fn base_chains(family: Family) -> Vec<Chain> {
     };
     // What comes in through lo has passed OUTPUT and POSTROUTING, which have seen to it.
     let from_loopback = vec![FromLoopback, Accept];
-    let steer = [
-        vec![In(OPERATOR_MARK, &sets::FWMARKS), Goto("marked")],
-        vec![In(TO, &sets::VIPS), Goto("virtual")],
-        vec![Goto("from_server")],
-    ];
+    let to_marked = vec![In(OPERATOR_MARK, &sets::FWMARKS), Goto("marked")];
+    let to_vip = vec![In(TO, &sets::VIPS), Goto("virtual")];
+    let other = vec![Goto("from_server")];
     // The `ct` in here does more than match: it is what makes the kernel track connections in this namespace
     // and with that defragment (-400) what the queues get. `notrack` alone does not.
     let late = vec![vec![Untracked, Marked, Goto("set_source")]];
     // Both SYNs between a client and a server on this host pass here.
     let within = vec![vec![Untracked, ToLoopback, Syn, LimitSegments]];
+    let given_route = |chain| vec![Marked, In(MARK_ID, &sets::ROUTE_MARKS), Goto(chain)];
     let base = |name, hook, priority, rules| Chain { name, hook: Some((hook, priority)), rules };
     vec![
-        base("prerouting", Hook::Prerouting, RAW, [vec![from_loopback.clone()], steer.to_vec()].concat()),
-        base("prerouting_after", Hook::Prerouting, AFTER_RAW, vec![from_loopback, vec![Goto("after")]]),
+        base(
+            "prerouting",
+            Hook::Prerouting,
+            RAW,
+            vec![from_loopback.clone(), to_marked.clone(), to_vip.clone(), other.clone()],
+        ),
+        base(
+            "prerouting_after",
+            Hook::Prerouting,
+            AFTER_RAW,
+            vec![from_loopback, given_route("route_in"), vec![Goto("after")]],
+        ),
         base(
             "output",
             Hook::Output,
             RAW,
-            [
+            vec![
                 // This host's routing is not the client's or the server's business: the director must stay in the
                 // path. A redirect would name the real server to the client, or the client to the server.
-                vec![
-                    vec![redirect, In(REDIRECTED, &sets::SERVER_ADDRESSES), Counter, Drop],
-                    vec![redirect, In(TO, &sets::SERVER_ADDRESSES), Counter, Drop],
-                ],
-                steer.to_vec(),
-            ]
-            .concat(),
+                vec![redirect, In(REDIRECTED, &sets::SERVER_ADDRESSES), Counter, Drop],
+                vec![redirect, In(TO, &sets::SERVER_ADDRESSES), Counter, Drop],
+                // A copy that direct routing sends: nothing else has both before it was steered.
+                vec![Untracked, Marked, Accept],
+                to_marked,
+                to_vip,
+                vec![Icmp, In(TO, &sets::SERVER_ADDRESSES), Goto("to_server")],
+                other,
+            ],
         ),
-        base("output_after", Hook::Output, AFTER_RAW, vec![vec![Goto("after")]]),
+        base("output_after", Hook::Output, AFTER_RAW, vec![given_route("route_out"), vec![Goto("after")]]),
         base("input", Hook::Input, MANGLE, late.clone()),
         base("postrouting", Hook::Postrouting, MANGLE, [within, late].concat()),
     ]

@@ -50,6 +50,7 @@ impl Transaction {
         if let Some((hook, priority)) = chain.hook {
             let (hook, kind) = match hook {
                 Hook::Prerouting => (nftnl::Hook::PreRouting, nftnl::ChainType::Filter),
+                Hook::Forward => (nftnl::Hook::Forward, nftnl::ChainType::Filter),
                 Hook::Input => (nftnl::Hook::In, nftnl::ChainType::Filter),
                 Hook::Output => (nftnl::Hook::Out, nftnl::ChainType::Route),
                 Hook::Postrouting => (nftnl::Hook::PostRouting, nftnl::ChainType::Filter),
@@ -300,7 +301,7 @@ fn nft_set<'a>(set: &Set, table: &'a Table, family: Family) -> NftSet<'a, Untype
 /// are in host byte order. It would print them swapped otherwise.
 fn byte_order_notes(set: &Set) -> Vec<u8> {
     const HOST_ENDIAN: u32 = 1;
-    let key = set.key.contains(&Column::Mark).then_some(sys::NFTNL_UDATA_SET_KEYBYTEORDER);
+    let key = (set.key == [Column::Mark]).then_some(sys::NFTNL_UDATA_SET_KEYBYTEORDER);
     let value = (set.value == Some(Column::Mark)).then_some(sys::NFTNL_UDATA_SET_DATABYTEORDER);
     [key, value]
         .into_iter()

@@ -8,11 +8,11 @@ use std::{
 };
 
 use common::{
-    CLIENT, Row, SERVER, UDP, VIP, at, both_services, elements, endpoint, packets,
+    CLIENT, Row, SERVER, TCP, UDP, VIP, at, both_services, elements, endpoint, packets,
     raw::{self, AH, ESP, Raw, SCTP},
-    steering,
+    routed_services, steering,
 };
-use nft_rules::Tables;
+use nft_rules::{SourceId, Tables};
 
 /// Packets offered to each queue by a chain, in the order of its rules.
 fn offered(row: &Row, family: &str, chain: &str) -> Vec<u64> {
@@ -81,7 +81,14 @@ fn each_kind_of_packet_has_its_class() {
 
 /// Which chain offered a packet more than before to its queue.
 fn taken(row: &Row, family: &str, send: impl FnOnce()) -> Vec<&'static str> {
-    const CHAINS: [&str; 4] = ["request_open", "request_established", "request_datagram", "reply"];
+    const CHAINS: [&str; 6] = [
+        "request_open",
+        "request_established",
+        "request_datagram",
+        "reply",
+        "request_routed_established",
+        "reply_routed",
+    ];
     let count = || CHAINS.map(|chain| offered(row, family, chain).iter().sum::<u64>());
     let before = count();
     send();
@@ -149,5 +156,106 @@ fn esp_and_ah_are_steered_where_keys_are_exchanged() {
     row.director.run(|| tables.update(exchange(53))).unwrap();
     for (family, index, protocol) in followers {
         assert_eq!(sent(protocol, index), (vec![], vec![]), "{family} {protocol}");
+    }
+}
+
+/// The daemon writes none of these back. The servers have the VIP and answer in its name.
+#[test]
+fn packets_of_direct_routing_have_classes_of_their_own_and_meet_in_one_queue() {
+    const QUEUES: u16 = 3;
+    const FLOWS: u16 = 12;
+    let row = Row::new();
+    let held = elements([both_services(), routed_services()].concat());
+    row.director.run(|| Tables::install(&steering(QUEUES), held)).unwrap();
+    for (index, (prefix, family)) in
+        ["32 dev lo", "128 dev lo nodad"].into_iter().zip(["ip", "ip6"]).enumerate()
+    {
+        row.server.ip(&format!("address add {}/{prefix}", VIP[index]));
+        let server = row.server.run(|| UdpSocket::bind(at(VIP[index], 443))).unwrap();
+        for port in 40_000..40_000 + FLOWS {
+            let offered = |chain: &str| offered(&row, family, chain);
+            let before = (offered("request_routed_datagram"), offered("reply_routed"));
+            let client = row.client.run(|| UdpSocket::bind(at(CLIENT[index], port))).unwrap();
+            client.send_to(b"?", at(VIP[index], 443)).unwrap();
+            server.send_to(b"!", at(CLIENT[index], port)).unwrap();
+            // Nobody serves the queues: a question is refused, the answer passes.
+            client.recv(&mut [0; 8]).unwrap();
+            let after = (offered("request_routed_datagram"), offered("reply_routed"));
+            let risen = |before: &[u64], after: &[u64]| -> Vec<usize> {
+                (0..before.len()).filter(|&queue| after[queue] > before[queue]).collect()
+            };
+            let queues = risen(&before.0, &after.0);
+            assert_eq!(queues.len(), 1, "{family} {port}");
+            assert_eq!(queues, risen(&before.1, &after.1), "{family} {port}");
+        }
+        assert_eq!(offered(&row, family, "request_datagram"), [0, 0, 0], "{family}");
+
+        // Opening a connection is a class of its own, whoever rewrites; an acknowledgement is not.
+        row.client.nft(&format!(
+            "table {family} craft {{\n chain out {{\n type filter hook output priority 0\n \
+             {family} daddr {} @th,104,8 set 0x10\n }}\n}}\n",
+            VIP[index]
+        ));
+        let attempt = || TcpStream::connect_timeout(&at(VIP[index], 443), Duration::from_millis(300));
+        drop(row.client.run(attempt));
+        assert!(offered(&row, family, "request_routed_established").iter().sum::<u64>() > 0, "{family}");
+        assert_eq!(offered(&row, family, "request_open"), [0, 0, 0], "{family}");
+        row.client.must(&format!("nft delete table {family} craft"));
+        drop(row.client.run(attempt));
+        assert!(offered(&row, family, "request_open").iter().sum::<u64>() > 0, "{family}");
+        assert_eq!(offered(&row, family, "request_established"), [0, 0, 0], "{family}");
+    }
+}
+
+/// A TCP header with these flags; nothing here looks at its checksum.
+fn tcp(source: u16, destination: u16, flags: u8) -> Vec<u8> {
+    let ports = [source.to_be_bytes(), destination.to_be_bytes()].concat();
+    [&ports[..], &[0; 8], &[0x50, flags], &[0; 6]].concat()
+}
+
+#[test]
+fn data_connections_of_ftp_have_the_class_of_their_service() {
+    const SYN: u8 = 0x02;
+    const ACK: u8 = 0x10;
+    let row = Row::new();
+    let ftp = |index: usize, routed: bool| {
+        let mut endpoint = endpoint(TCP, VIP[index], Some(21), 1, (SERVER[index], None));
+        endpoint.ftp_data = true;
+        if routed {
+            let (address, _) = endpoint.servers.remove(0);
+            endpoint.routes.push((address, SourceId::new(2).unwrap()));
+        }
+        endpoint
+    };
+    let held = |routed| elements((0..VIP.len()).map(|index| ftp(index, routed)).collect());
+    let mut tables = row.director.run(|| Tables::install(&steering(1), held(false))).unwrap();
+    for prefix in [format!("{}/32 dev lo", VIP[0]), format!("{}/128 dev lo nodad", VIP[1])] {
+        row.server.ip(&format!("address add {prefix}"));
+    }
+    for (routed, established) in [(false, "request_established"), (true, "request_routed_established")] {
+        row.director.run(|| tables.update(held(routed))).unwrap();
+        for (index, family) in ["ip", "ip6"].into_iter().enumerate() {
+            let client = Raw::new(&row.client, VIP[index], TCP);
+            let server = Raw::bound(&row.server, VIP[index].parse().unwrap(), TCP);
+            for port in [20, 1024, 40_000] {
+                for (flags, class) in [(SYN, "request_open"), (ACK, established)] {
+                    let request = taken(&row, family, || {
+                        client.send(VIP[index], &tcp(5000, port, flags));
+                        row.client.must(&format!("ping -q -c 1 -W 5 {}", VIP[index]));
+                    });
+                    assert_eq!(request, [class], "{family} {port} {flags:#x}");
+                }
+                let reply = taken(&row, family, || {
+                    server.send(CLIENT[index], &tcp(port, 5000, ACK));
+                    row.server.must(&format!("ping -q -c 1 -W 5 {}", CLIENT[index]));
+                });
+                assert_eq!(reply, ["reply_routed"], "{family} {port}: a server that has the VIP");
+            }
+            let below = taken(&row, family, || {
+                client.send(VIP[index], &tcp(5000, 1023, SYN));
+                row.client.must(&format!("ping -q -c 1 -W 5 {}", VIP[index]));
+            });
+            assert_eq!(below, [""; 0], "{family}: no port for data");
+        }
     }
 }

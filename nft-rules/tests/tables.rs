@@ -68,9 +68,20 @@ fn base_chains_stand_where_the_design_says() {
                 "type route hook output priority -299; policy accept;",
                 "type filter hook input priority -150; policy accept;",
                 "type filter hook postrouting priority -150; policy accept;",
+                "type filter hook forward priority 300; policy accept;",
             ]
         );
     }
+}
+
+/// What a kernel without `dup` gets.
+#[test]
+fn tables_without_direct_routing_have_no_chain_in_the_firewalls_way() {
+    let node = Node::new();
+    let without = Steering { direct_routing: false, ..steering(1) };
+    node.run(|| Tables::install(&without, elements(both_services()))).unwrap();
+    let ruleset = node.ruleset();
+    assert!(!ruleset.contains("dup to") && !ruleset.contains("hook forward"), "{ruleset}");
 }
 
 #[test]
@@ -113,7 +124,7 @@ fn an_install_without_the_native_expression_fails_and_leaves_what_was_there() {
     let node = Node::new();
     node.run(|| Tables::install(&steering(1), elements(both_services()))).unwrap();
     let before = node.ruleset();
-    let native = Steering { queues: QueuePlan { base: 0, count: 1 }, target: QueueTarget::Native };
+    let native = Steering { target: QueueTarget::Native, ..steering(1) };
     let outcome = node.run(|| Tables::install(&native, elements(both_services())));
     if node.run(probe).unwrap() == QueueTarget::Native {
         outcome.unwrap();
@@ -137,11 +148,11 @@ fn a_probe_leaves_nothing() {
 #[test]
 fn queue_numbers_are_checked_before_the_kernel_is_asked() {
     let node = Node::new();
-    let wrong = Steering { queues: QueuePlan { base: 65_534, count: 1 }, target: QueueTarget::Native };
+    let wrong = Steering { queues: QueuePlan { base: 65_534, count: 1 }, ..steering(1) };
     let error = node.run(|| Tables::install(&wrong, Elements::default())).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "queues: 1 queues in each of 3 classes from number 65534: at least one, and none above 65535"
+        "queues: 1 queues in each of 5 classes from number 65534: at least one, and none above 65535"
     );
 }
 
@@ -247,11 +258,9 @@ fn without_the_capability_the_error_names_it() {
     let error = node.run(|| {
         // Capabilities are a thread's; the effective ones alone are dropped, and this thread ends with the test.
         drop_effective_capabilities();
-        Tables::install(
-            &Steering { queues: QueuePlan { base: 0, count: 1 }, target: QueueTarget::Xtables },
-            Elements::default(),
-        )
-        .unwrap_err()
+        let queues = QueuePlan { base: 0, count: 1 };
+        let steering = Steering { queues, target: QueueTarget::Xtables, direct_routing: true };
+        Tables::install(&steering, Elements::default()).unwrap_err()
     });
     assert!(matches!(error, Error::Permission), "{error}");
     let error = node.run(|| {

@@ -2,11 +2,11 @@
 
 mod common;
 
-use common::{Node, both_services, elements, steering};
+use common::{Node, both_services, elements, routed_services, steering};
 use nft_rules::{QueuePlan, QueueTarget, Steering, Tables};
 
 fn native(count: u16) -> Steering {
-    Steering { queues: QueuePlan { base: 100, count }, target: QueueTarget::Native }
+    Steering { queues: QueuePlan { base: 100, count }, target: QueueTarget::Native, direct_routing: true }
 }
 
 #[test]
@@ -28,6 +28,31 @@ fn the_other_target_says_so_and_differs_in_nothing_else() {
     );
 }
 
+#[test]
+fn without_direct_routing_the_rules_that_send_copies_are_missing_and_no_other() {
+    let whole = native(1).to_string();
+    let without = Steering { direct_routing: false, ..native(1) }.to_string();
+    let missing: Vec<_> = whole.lines().filter(|line| !without.contains(line)).map(str::trim).collect();
+    assert_eq!(
+        missing,
+        [
+            "ip frag-off 0x0000 ip frag-off set 0x8000",
+            "dup to ip daddr drop",
+            "ip daddr set ip daddr . (meta mark & 0xffff0000) map @route_servers goto route_send",
+            "chain forward {",
+            "type filter hook forward priority 300; policy accept;",
+            "ct state untracked meta mark & 0xffff0000 != 0 ip daddr . (meta mark & 0xffff0000) @routed \
+             goto route_send",
+            "dup to ip6 daddr drop",
+            "ip6 daddr set ip6 daddr . (meta mark & 0xffff0000) map @route_servers goto route_send",
+            "chain forward {",
+            "type filter hook forward priority 300; policy accept;",
+            "ct state untracked meta mark & 0xffff0000 != 0 ip6 daddr . (meta mark & 0xffff0000) @routed \
+             goto route_send",
+        ]
+    );
+}
+
 /// nft compiles the text; the crate compiles the same description. The kernel's listing of both, down to
 /// registers and checksum offsets, must be one. Queues are left out where the kernel has no `queue` expression.
 #[test]
@@ -35,8 +60,9 @@ fn nft_makes_the_same_expressions_of_the_text() {
     for count in [1, 3] {
         let (ours, theirs) = (Node::new(), Node::new());
         let installed = ours.run(|| steering(count));
-        ours.run(|| Tables::install(&installed, elements(both_services()))).unwrap();
-        theirs.nft(&without_queues(&format!("{installed}{}", elements(both_services()))));
+        let held = elements([both_services(), routed_services()].concat());
+        ours.run(|| Tables::install(&installed, held.clone())).unwrap();
+        theirs.nft(&without_queues(&format!("{installed}{held}")));
         for family in ["ip", "ip6"] {
             let (ours, theirs) = (expressions(&ours, family), expressions(&theirs, family));
             assert!(ours.lines().count() > 200, "{ours}");

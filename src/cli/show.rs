@@ -252,6 +252,7 @@ fn endpoint(address: &str, port: u16) -> String {
 fn forward_column(server: &ServerStatus) -> &str {
     match server.forward.as_str() {
         "nat" => "Masq",
+        "dr" => "Route",
         other => other,
     }
 }

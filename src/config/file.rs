@@ -130,7 +130,7 @@ pub struct Server {
     /// How many new connections the server gets in comparison with the others; 0: none.
     #[serde(default)]
     pub weight: Weight,
-    /// How packets reach the server.
+    /// How packets reach the server. With "dr" the server's port is the service's.
     #[serde(default)]
     pub forward: Forward,
     /// How many connections it may have before it is full and gets no new ones; 0: it never is (ipvsadm -x).
@@ -179,7 +179,7 @@ impl Object for Connections {
     const REQUIRED: &'static [&'static str] = &[];
 }
 
-/// The queues between the kernel and the daemon: "count" for each of three classes, numbered from "base" on.
+/// The queues between the kernel and the daemon: "count" for each of five classes, numbered from "base" on.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Queues {
@@ -206,12 +206,15 @@ pub enum Forward {
     /// Network address translation (ipvsadm -m).
     #[default]
     Nat,
+    /// Direct routing (ipvsadm -g): unchanged; the server has the virtual address too, and answers clients itself.
+    Dr,
 }
 
 impl From<Forward> for ForwardMethod {
     fn from(forward: Forward) -> ForwardMethod {
         match forward {
             Forward::Nat => ForwardMethod::Nat,
+            Forward::Dr => ForwardMethod::Dr,
         }
     }
 }

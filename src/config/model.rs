@@ -138,7 +138,7 @@ pub struct Queues {
 
 impl Queues {
     /// Classes of traffic that have queues of their own.
-    pub const CLASSES: u16 = 3;
+    pub const CLASSES: u16 = 5;
     /// The largest number of queues of a class.
     pub const MAX_COUNT: u16 = 32;
 

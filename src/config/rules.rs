@@ -209,8 +209,14 @@ fn check_name(read: &Read<'_, file::Service>, key: Key, known: &mut Known, findi
 fn server(read: &Read<'_, file::Server>, service: &Service, findings: &mut Findings<'_>) -> Option<Server> {
     let address = read.written.address.get();
     let written_port = read.written.port.map(file::Port::get);
-    if let Some(message) = wrong_port(written_port, service) {
+    if let Some(message) = wrong_port(written_port, read.written.forward, service) {
         read.complain(findings, "port", message);
+        return None;
+    }
+    if read.written.forward == file::Forward::Dr && matches!(service.key, Key::Mark { .. }) {
+        let message = "\"dr\" cannot be: a route leads from the service's address, and a service by fwmark has none; \
+                       use \"nat\", or give the service an address";
+        read.complain(findings, "forward", message.to_owned());
         return None;
     }
     let port = written_port.unwrap_or(service.key.port());
@@ -227,8 +233,8 @@ fn server(read: &Read<'_, file::Server>, service: &Service, findings: &mut Findi
     })
 }
 
-/// Why a server of `service` cannot have `port`.
-fn wrong_port(port: Option<u16>, service: &Service) -> Option<String> {
+/// Why a server of `service` that packets reach by `forward` cannot have `port`.
+fn wrong_port(port: Option<u16>, forward: file::Forward, service: &Service) -> Option<String> {
     let by_mark = matches!(service.key, Key::Mark { .. });
     let is_persistent = service.settings.persistence.is_some();
     match port {
@@ -243,6 +249,13 @@ fn wrong_port(port: Option<u16>, service: &Service) -> Option<String> {
              service's {}",
             service.key.port()
         )),
+        Some(port) if !by_mark && forward == file::Forward::Dr && port != service.key.port() => {
+            Some(format!(
+                "{port} cannot be: with \"forward\": \"dr\" packets reach the server as the client sent them, for the \
+             service's {}; leave the key out, or use \"nat\"",
+                service.key.port()
+            ))
+        }
         _ => None,
     }
 }

@@ -234,7 +234,7 @@ pub struct ServerStatus {
     pub port: u16,
     /// Its weight.
     pub weight: u32,
-    /// How packets reach it: `nat`.
+    /// How packets reach it: `nat` or `dr`.
     pub forward: String,
     /// Active connections.
     pub active: u32,
@@ -293,7 +293,7 @@ pub struct ConnectionStatus {
     pub origin: String,
     /// Whether it is a persistence template.
     pub template: bool,
-    /// How packets reach the server: `nat`.
+    /// How packets reach the server: `nat` or `dr`.
     pub forward: String,
     /// Flags of the synchronisation protocol, in hexadecimal.
     pub flags: String,

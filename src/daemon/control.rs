@@ -10,7 +10,9 @@ use super::settled::Settled;
 use super::worker::Worker;
 use super::{difference, preflight, translate};
 use crate::config::Config;
-use crate::director::service::{Family, RealServer, ServiceKey, StatsSnapshot, VirtualService};
+use crate::director::service::{
+    Family, ForwardMethod, RealServer, ServiceKey, StatsSnapshot, VirtualService,
+};
 use crate::director::{Command, Director, DropReason, SteeredService, Time};
 use anyhow::{Context, bail};
 use nft_rules::{Elements, Endpoint, Marked, QueueClass, SourceId, Tables};
@@ -123,8 +125,12 @@ impl Control {
     /// # Errors
     /// The first command that is not possible, or what the kernel refused. Nothing has changed then.
     fn apply(&mut self, commands: &[Command], answer_ping: bool) -> anyhow::Result<()> {
-        for server in commands.iter().flat_map(translate::added_servers) {
-            preflight::check_forwarding(server.ip())?;
+        for server in commands.iter().flat_map(translate::servers) {
+            let address = server.address.ip();
+            preflight::check_forwarding(address)?;
+            if server.forward == ForwardMethod::Dr && !self.tables.steering().direct_routing {
+                bail!(preflight::no_direct_routing(address));
+            }
         }
         let plan = self.director.plan(commands)?;
         self.tables
@@ -256,6 +262,13 @@ pub(super) fn elements(steered: &[SteeredService], answer_ping: bool) -> Element
             port: any(port),
             source: SourceId::new(service.source.0).expect("the director counts sources as the rules do"),
             servers: service.servers.iter().map(|server| (server.ip(), any(server.port()))).collect(),
+            routes: service
+                .routes
+                .iter()
+                .map(|&(server, route)| {
+                    (server, SourceId::new(route.0).expect("the director counts routes as the rules do"))
+                })
+                .collect(),
             accepts: service.accepts,
             answers_ping: answer_ping,
             ftp_data: service.ftp_data,
@@ -312,7 +325,7 @@ fn server_status(server: &RealServer) -> ServerStatus {
         address: server.address.to_string(),
         port: server.port,
         weight: server.weight().get(),
-        forward: server.forward.to_string(),
+        forward: server.forwarding().method.to_string(),
         active: server.active_conns(),
         inactive: server.inactive_conns(),
         persistent: server.templates(),

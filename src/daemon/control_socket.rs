@@ -222,7 +222,7 @@ fn connection_status(connection: &ConnectionView) -> ConnectionStatus {
         expires: connection.expires.as_secs(),
         origin: "local".to_owned(),
         template: false,
-        forward: "nat".to_owned(),
+        forward: connection.forward.to_string(),
         flags: connection.flags.to_string(),
         path: "queue".to_owned(),
     }

@@ -12,9 +12,9 @@ use std::net::SocketAddr;
 
 /// The commands that bring `running` to `wanted`; none if it is there.
 ///
-/// Afterwards there are the services, servers, settings and timeouts that a fresh start with `wanted` would give. Only
-/// the order in which schedulers walk a service's servers may be another: servers that stay keep their places, and new
-/// ones come in front of them, as with [`Command::AddServer`]; a fresh start puts the last of the file in front.
+/// Afterwards there are the services, servers, settings, methods and timeouts that a fresh start with `wanted` would
+/// give. Only the order in which schedulers walk a service's servers may be another: servers that stay keep their places,
+/// and new ones come in front of them, as with [`Command::AddServer`]; a fresh start puts the last of the file in front.
 pub(super) fn commands(running: &Services, wanted: &Config) -> Vec<Command> {
     let specs: Vec<ServiceSpec> = wanted.services.iter().map(translate::service_spec).collect();
     let keys: HashSet<ServiceKey> = specs.iter().map(|spec| spec.key).collect();
@@ -62,15 +62,16 @@ fn service_changes(service: &VirtualService, spec: &ServiceSpec) -> Vec<Command>
     for server in &service.servers {
         let address = SocketAddr::new(server.address, server.port);
         if wanted.contains(&address) {
-            kept.insert(address, (server.weight(), server.thresholds()));
+            kept.insert(address, (server.weight(), server.forwarding().method, server.thresholds()));
         } else {
             commands.push(Command::DeleteServer(key, address));
         }
     }
     let (known, new): (Vec<&ServerSpec>, Vec<&ServerSpec>) =
         spec.servers.iter().partition(|server| kept.contains_key(&server.address));
-    let edited =
-        known.into_iter().filter(|server| kept[&server.address] != (server.weight, server.thresholds));
+    let edited = known
+        .into_iter()
+        .filter(|server| kept[&server.address] != (server.weight, server.forward, server.thresholds));
     commands.extend(edited.map(|server| Command::EditServer(key, *server)));
     commands.extend(new.into_iter().map(|server| Command::AddServer(key, *server)));
     if (service.scheduler, service.settings) != (spec.scheduler, spec.settings) {

@@ -161,13 +161,15 @@ fn start(config: &Config) -> anyhow::Result<Control> {
     director.commit(plan);
 
     let target = nft_rules::probe()?;
+    let direct_routing = preflight::direct_routing(config)?;
     let cores = thread::available_parallelism().context("cannot count the cores")?;
     let settled = Settled::new(config, cores);
     let served = settled
         .queues
         .all()
         .map(|(class, index, number)| {
-            let settings = QueueConfig { max_len: settled.queue_length, ..QueueConfig::new(number) };
+            let kind = if class.is_rewritten() { QueueConfig::new } else { QueueConfig::deciding };
+            let settings = QueueConfig { max_len: settled.queue_length, ..kind(number) };
             let queue = queue::open(settled.backend, &settings)?;
             let name = format!("{class}-{index}");
             let worker = Worker::start(name, queue, Arc::clone(&director), clock)?;
@@ -175,7 +177,7 @@ fn start(config: &Config) -> anyhow::Result<Control> {
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
 
-    let steering = Steering { queues: settled.queues, target };
+    let steering = Steering { queues: settled.queues, target, direct_routing };
     let tables = Tables::install(&steering, wanted)?;
     if tables.replaced_leftover() {
         tracing::warn!("replaced the rules of a daemon that had not ended in good order");

@@ -1,6 +1,8 @@
 //! What must be there before the daemon can work: capabilities and forwarding. `nfvs run` names what is not,
 //! `nfvs prepare` sees to it.
 
+use crate::config::{self, Config};
+use crate::director::service::ForwardMethod;
 use anyhow::{Context, bail};
 use rustix::thread::{CapabilitySet, capabilities};
 use std::fs;
@@ -84,6 +86,32 @@ pub(super) fn forwarding_off(address: IpAddr) -> anyhow::Result<Option<Forwardin
         IpAddr::V6(_) => on("all"),
     };
     Ok((!forwards).then_some(ForwardingOff { name, server: address }))
+}
+
+/// Whether the kernel has what direct routing needs, in this namespace.
+///
+/// # Errors
+/// If it has not and `config` has servers that are reached so.
+pub(super) fn direct_routing(config: &Config) -> anyhow::Result<bool> {
+    let wanted = |server: &&config::Server| server.forward == ForwardMethod::Dr;
+    match nft_rules::probe_direct_routing() {
+        Ok(()) => Ok(true),
+        Err(error @ nft_rules::Error::MissingFeature { .. }) => {
+            match config.services.iter().flat_map(|service| &service.servers).find(wanted) {
+                Some(server) => Err(error).context(no_direct_routing(server.address)),
+                None => Ok(false),
+            }
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Why the server at `address` cannot be reached where [`direct_routing`] says no.
+pub(super) fn no_direct_routing(address: IpAddr) -> String {
+    format!(
+        "the server {address} cannot have \"forward\": \"dr\": this kernel has no `dup` for nftables \
+         (CONFIG_NFT_DUP_IPV4, CONFIG_NFT_DUP_IPV6)"
+    )
 }
 
 /// Whether this namespace has the address. What is sent to an address of one's own has it as its source too; that a

@@ -9,7 +9,7 @@ use crate::director::packet::Transport;
 use crate::director::protocol::Timeouts;
 use crate::director::scheduler::SchedulerKind;
 use crate::director::service::{
-    ForwardMethod, RealServer, ServiceKey, ServiceSettings, Services, Thresholds, VirtualService,
+    RealServer, ServiceKey, ServiceSettings, Services, Thresholds, VirtualService,
 };
 use crate::director::{Command, CommandError, ServerSpec, ServiceSpec};
 use anyhow::{Context, bail};
@@ -22,7 +22,7 @@ const KEY: &[&str] = &["protocol", "address", "port", "fwmark", "family"];
 const SETTINGS: &[&str] = &["scheduler", "persistence", "one_packet", "on_remove", "timeouts"];
 /// What names a server, and what can be changed of it.
 const SERVER_KEY: &[&str] = &["address", "port"];
-const SERVER_SETTINGS: &[&str] = &["weight", "upper_threshold", "lower_threshold"];
+const SERVER_SETTINGS: &[&str] = &["weight", "forward", "upper_threshold", "lower_threshold"];
 
 /// The commands that bring a fresh director to `config`.
 pub(super) fn config_commands(config: &Config) -> Vec<Command> {
@@ -102,14 +102,13 @@ pub(super) fn commands(request: &Request, current: &Services) -> anyhow::Result<
     }])
 }
 
-/// The servers a command would bring in.
-pub(super) fn added_servers(command: &Command) -> impl Iterator<Item = SocketAddr> + '_ {
-    let servers = match command {
+/// The servers a command would bring in or change.
+pub(super) fn servers(command: &Command) -> &[ServerSpec] {
+    match command {
         Command::AddService(spec) => spec.servers.as_slice(),
-        Command::AddServer(_, server) => std::slice::from_ref(server),
+        Command::AddServer(_, server) | Command::EditServer(_, server) => std::slice::from_ref(server),
         _ => &[],
-    };
-    servers.iter().map(|server| server.address)
+    }
 }
 
 fn checked_service(service: &Value, server: Option<&Value>) -> anyhow::Result<ServiceSpec> {
@@ -156,7 +155,12 @@ fn settings(service: &VirtualService) -> Value {
 /// What can be changed of a server, as the configuration file writes it.
 fn server_settings(server: &RealServer) -> Value {
     let Thresholds { upper, lower } = server.thresholds();
-    json!({ "weight": server.weight().get(), "upper_threshold": upper, "lower_threshold": lower })
+    json!({
+        "weight": server.weight().get(),
+        "forward": server.forwarding().method.to_string(),
+        "upper_threshold": upper,
+        "lower_threshold": lower,
+    })
 }
 
 /// `current` with what `changed` says otherwise; `null` there takes a key away.
@@ -240,7 +244,7 @@ pub(super) fn service_spec(service: &config::Service) -> ServiceSpec {
             .map(|server| ServerSpec {
                 address: SocketAddr::new(server.address, server.port),
                 weight: server.weight,
-                forward: ForwardMethod::Nat,
+                forward: server.forward,
                 thresholds: server.thresholds,
             })
             .collect(),

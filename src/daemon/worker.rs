@@ -114,6 +114,10 @@ fn decide(director: &Director, now: Time, packet: &mut QueuedPacket<'_>) -> Deci
             action: if rewritten.is_some() { Action::AcceptRewritten } else { Action::Accept },
             mark: source.map(|source| packet.mark & !MARK_MASK | source_mark(source)),
         },
+        Verdict::Route(route) => Decision {
+            action: Action::Accept,
+            mark: SourceId::new(route.0).map(|route| route.apply(packet.mark)),
+        },
         Verdict::Drop(_) => Decision::DROP,
     }
 }

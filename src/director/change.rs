@@ -5,22 +5,23 @@
 //! at a time; packets are handled meanwhile.
 
 use super::engine::Director;
+use super::marks::Marks;
 use super::protocol::{Strictness, Timeouts};
 use super::scheduler::{self, SchedulerKind};
 use super::service::{
-    ForwardMethod, RealServer, ServerId, ServiceCore, ServiceKey, ServiceSettings, Services, Thresholds,
-    Tunables, VirtualService, Weight,
+    ForwardMethod, Forwarding, RealServer, ServerId, ServiceCore, ServiceKey, ServiceSettings, Services,
+    Thresholds, Tunables, VirtualService, Weight,
 };
-use super::{ReplySource, Time};
-use std::collections::HashSet;
-use std::net::SocketAddr;
+use super::{ReplySource, Route, Time};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
 
-/// How long a removed server is remembered after its last connection and template (`IP_VS_DEST_TRASH_PERIOD`), so that it comes
-/// back with its counters.
+/// How long a removed server is remembered after its last connection and template (`IP_VS_DEST_TRASH_PERIOD`), so that
+/// it comes back with its counters.
 const TRASH_PERIOD: Duration = Duration::from_secs(120);
 
 /// One change.
@@ -43,7 +44,8 @@ pub enum Command {
     DeleteService(ServiceKey),
     /// Adds a server to a service (`ipvsadm -a`).
     AddServer(ServiceKey, ServerSpec),
-    /// Changes a server's weight and thresholds (`ipvsadm -e`). Connections it has go on.
+    /// Changes a server's weight and thresholds, and how packets of new connections reach it (`ipvsadm -e`).
+    /// Connections it has go on.
     EditServer(ServiceKey, ServerSpec),
     /// Removes a server from a service (`ipvsadm -d`).
     DeleteServer(ServiceKey, SocketAddr),
@@ -111,8 +113,18 @@ pub enum CommandError {
         /// The server.
         server: SocketAddr,
     },
-    /// More virtual endpoints than reply sources.
-    #[error("too many services: {max} of one address family are possible")]
+    /// Direct routing without a virtual address.
+    #[error(
+        "server {server} of service {service} cannot have \"dr\": a route leads from an address, and a mark has none"
+    )]
+    RouteFromMark {
+        /// The service.
+        service: ServiceKey,
+        /// The server.
+        server: SocketAddr,
+    },
+    /// More virtual endpoints and routes than numbers for them.
+    #[error("too many services and servers with \"dr\": {max} of one address family are possible together")]
     TooManyServices {
         /// How many are possible.
         max: usize,
@@ -126,8 +138,11 @@ pub struct SteeredService {
     pub key: ServiceKey,
     /// What the kernel writes as the source of its replies.
     pub source: ReplySource,
-    /// Its servers, those included that are removed and still have connections; port 0: they may answer from any.
+    /// Its servers whose packets are translated, those included that are removed and still have connections; port 0:
+    /// they may answer from any.
     pub servers: Vec<SocketAddr>,
+    /// Its servers reached by direct routing, as `servers`, and the routes from the service's address.
+    pub routes: Vec<(IpAddr, Route)>,
     /// Whether it takes data connections of FTP as well.
     pub ftp_data: bool,
     /// Whether requests are taken; not once the service was deleted.
@@ -140,32 +155,36 @@ pub struct Plan {
     services: Services,
     state: State,
     effects: Vec<Effect>,
-    sources: [FreeSources; 2],
-}
-
-/// The reply sources of one address family that are still free.
-#[derive(Debug, Default)]
-struct FreeSources {
-    used: HashSet<ReplySource>,
-    /// No source below is free.
-    from: u16,
-}
-
-impl FreeSources {
-    fn take(&mut self) -> Option<ReplySource> {
-        let free = (self.from.max(1)..ReplySource::LIMIT)
-            .map(ReplySource)
-            .find(|source| !self.used.contains(source))?;
-        self.used.insert(free);
-        self.from = free.0 + 1;
-        Some(free)
-    }
+    /// Servers that get another method, and what they get.
+    forwarding: HashMap<ServerId, (Arc<RealServer>, Forwarding)>,
+    marks: [Marks; 2],
 }
 
 impl Plan {
     /// What steering has to be once the plan is committed.
     pub fn steering(&self) -> Vec<SteeredService> {
-        steering(&self.services, &self.state)
+        steering(&self.services, &self.state, |server| self.forwarding_of(server))
+    }
+
+    /// Takes notice of all numbers that are in use.
+    fn note_marks(&mut self) {
+        let Plan { services, state, marks, .. } = self;
+        for core in services.iter().map(|service| &service.core).chain(&state.retired) {
+            marks[core.key.family() as usize].note_source(core.source);
+        }
+        let configured =
+            services.iter().flat_map(|service| service.servers.iter().map(|server| (service.key(), server)));
+        let removed = state.trash.iter().map(|trashed| (trashed.core.key, &trashed.server));
+        for (key, server) in configured.chain(removed) {
+            if let (ServiceKey::Endpoint { address, .. }, Some(route)) = (key, server.forwarding().route) {
+                marks[key.family() as usize].note_route(address, server.address, route);
+            }
+        }
+    }
+
+    /// How packets will reach the server.
+    fn forwarding_of(&self, server: &RealServer) -> Forwarding {
+        self.forwarding.get(&server.id).map_or_else(|| server.forwarding(), |&(_, planned)| planned)
     }
 }
 
@@ -252,25 +271,26 @@ impl Director {
             services: Services::clone(&self.services.load()),
             state: self.changes.lock().clone(),
             effects: Vec::new(),
-            sources: Default::default(),
+            forwarding: HashMap::new(),
+            marks: Default::default(),
         };
-        let cores = plan.services.iter().map(|service| &service.core).chain(&plan.state.retired);
-        for core in cores {
-            plan.sources[core.key.family() as usize].used.insert(core.source);
-        }
+        plan.note_marks();
         for command in commands {
             plan.add(command)?;
         }
-        plan.services.derive();
         Ok(plan)
     }
 
     /// Carries a plan out. It must be the latest one made.
-    pub fn commit(&self, plan: Plan) {
+    pub fn commit(&self, mut plan: Plan) {
         let mut state = self.changes.lock();
         let seed = state.seed;
         let removes = |effect: &Effect| matches!(effect, Effect::Removed { .. });
         let has_removed = plan.effects.iter().any(removes);
+        for (server, forwarding) in plan.forwarding.into_values() {
+            server.set_forwarding(forwarding);
+        }
+        plan.services.derive();
         plan.effects.into_iter().for_each(|effect| effect.apply(seed));
         *state = plan.state;
         self.services.store(Arc::new(plan.services));
@@ -287,11 +307,11 @@ impl Director {
 
     /// What steering has to be now.
     pub fn steering(&self) -> Vec<SteeredService> {
-        steering(&self.services.load(), &self.changes.lock())
+        steering(&self.services.load(), &self.changes.lock(), RealServer::forwarding)
     }
 
-    /// Forgets removed servers and services that have had no connection and no template for two minutes. Returns whether steering
-    /// changed by that.
+    /// Forgets removed servers and services that have had no connection and no template for two minutes. Returns whether
+    /// steering changed by that.
     pub fn empty_trash(&self, now: Time) -> bool {
         let mut state = self.changes.lock();
         for trashed in &mut state.trash {
@@ -427,6 +447,7 @@ impl Plan {
         }
         let server = match self.take_from_trash(key, spec.address) {
             Some(trashed) => {
+                self.change_forwarding(key, &trashed.server, spec.forward)?;
                 let revived = Effect::Revived {
                     server: Arc::clone(&trashed.server),
                     weight: spec.weight,
@@ -445,6 +466,8 @@ impl Plan {
                 let (address, port) = (spec.address.ip(), spec.address.port());
                 let server = RealServer::new(id, address, port, spec.forward, spec.weight);
                 server.set_thresholds(spec.thresholds);
+                let route = self.route(key, spec.address, spec.forward)?;
+                server.set_forwarding(Forwarding::new(spec.forward, route));
                 Arc::new(server)
             }
         };
@@ -468,6 +491,8 @@ impl Plan {
         let position = service
             .position(spec.address)
             .ok_or(CommandError::NoSuchServer { service: key, server: spec.address })?;
+        let service = Arc::clone(service);
+        self.change_forwarding(key, &service.servers[position], spec.forward)?;
         match self.effects.last_mut() {
             Some(Effect::Reweighted { core, edits, .. }) if Arc::ptr_eq(core, &service.core) => {
                 edits.push((position, spec.weight, spec.thresholds));
@@ -479,6 +504,40 @@ impl Plan {
             }),
         }
         Ok(())
+    }
+
+    /// Has packets of new connections reach the server by `method` from the commit on.
+    fn change_forwarding(
+        &mut self,
+        key: ServiceKey,
+        server: &Arc<RealServer>,
+        method: ForwardMethod,
+    ) -> Result<(), CommandError> {
+        let present = self.forwarding_of(server);
+        if present.method != method {
+            let address = SocketAddr::new(server.address, server.port);
+            let route = self.route(key, address, method)?;
+            self.forwarding.insert(server.id, (Arc::clone(server), present.changed(method, route)));
+        }
+        Ok(())
+    }
+
+    /// The route of packets from `key`'s address to the server, if they take one by `method`.
+    fn route(
+        &mut self,
+        key: ServiceKey,
+        server: SocketAddr,
+        method: ForwardMethod,
+    ) -> Result<Option<Route>, CommandError> {
+        match (method, key) {
+            (ForwardMethod::Nat | ForwardMethod::Tunnel, _) => Ok(None),
+            (ForwardMethod::Dr, ServiceKey::Endpoint { address, .. }) => {
+                self.marks[key.family() as usize].route(address, server.ip()).map(Some)
+            }
+            (ForwardMethod::Dr, ServiceKey::Mark { .. }) => {
+                Err(CommandError::RouteFromMark { service: key, server })
+            }
+        }
     }
 
     fn delete_server(&mut self, key: ServiceKey, address: SocketAddr) -> Result<(), CommandError> {
@@ -515,8 +574,8 @@ impl Plan {
         Some(self.state.trash.remove(position))
     }
 
-    /// A source number for replies of `key`: for a mark, which has no address of its own, none in particular; else that of its deleted predecessor if that still has connections, else
-    /// the lowest free one.
+    /// A source number for replies of `key`: for a mark, which has no address of its own, none in particular; else that
+    /// of its deleted predecessor if that still has connections, else a new one.
     fn reply_source(&mut self, key: ServiceKey) -> Result<ReplySource, CommandError> {
         if key.is_mark() {
             return Ok(ReplySource::ASKED_AGAIN);
@@ -524,9 +583,7 @@ impl Plan {
         if let Some(predecessor) = self.state.retired.iter().find(|core| core.key == key) {
             return Ok(predecessor.source);
         }
-        self.sources[key.family() as usize]
-            .take()
-            .ok_or(CommandError::TooManyServices { max: usize::from(ReplySource::LIMIT) - 1 })
+        self.marks[key.family() as usize].source()
     }
 }
 
@@ -573,21 +630,32 @@ impl Effect {
     }
 }
 
-fn steering(services: &Services, state: &State) -> Vec<SteeredService> {
+fn steering(
+    services: &Services,
+    state: &State,
+    forwarding: impl Fn(&RealServer) -> Forwarding,
+) -> Vec<SteeredService> {
     let steered = |core: &ServiceCore, service: Option<&VirtualService>| {
         let configured = service.into_iter().flat_map(|service| &service.servers);
         let trashed = state.trash.iter().filter(|trashed| trashed.core.key == core.key);
-        let servers = configured.chain(trashed.map(|trashed| &trashed.server));
         let any_port = core.key.has_connections_of_other_ports();
-        SteeredService {
+        let mut steered = SteeredService {
             key: core.key,
             source: core.source,
-            servers: servers
-                .map(|server| SocketAddr::new(server.address, if any_port { 0 } else { server.port }))
-                .collect(),
+            servers: vec![],
+            routes: vec![],
             ftp_data: service.is_some_and(VirtualService::takes_ftp_data),
             accepts: service.is_some(),
+        };
+        for server in configured.chain(trashed.map(|trashed| &trashed.server)) {
+            let Forwarding { translates, route, .. } = forwarding(server);
+            if translates {
+                let port = if any_port { 0 } else { server.port };
+                steered.servers.push(SocketAddr::new(server.address, port));
+            }
+            steered.routes.extend(route.map(|route| (server.address, route)));
         }
+        steered
     };
     let retired = state.retired.iter().filter(|core| services.get(&core.key).is_none());
     services

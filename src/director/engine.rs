@@ -1,7 +1,7 @@
 //! The engine: one packet in, one verdict out (`net/netfilter/ipvs/ip_vs_core.c`).
 //!
 //! Steering only brings what may be ours: packets to a virtual address, packets whose source is a real server's
-//! address and port, ICMP errors that embed either. The engine finds out what really is.
+//! address and port or a service's, ICMP errors that embed any of them. The engine finds out what really is.
 
 use super::connection::{
     Connection, ConnectionTable, ConnectionView, Handle, InboundKey, OutboundKey, Shard, TemplateView,
@@ -12,6 +12,7 @@ use super::scheduling::Unscheduled;
 use super::service::{Family, Fwmark, OnRemove, RealServer, Services, Tunables, VirtualService};
 use super::{DropReason, Hook, Limits, PacketMeta, Refusal, ReplySource, TableHasher, Time, Verdict};
 use arc_swap::ArcSwap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
@@ -56,7 +57,9 @@ impl Director {
                 self.set_error_source(now, &mut packet, &error)
             }
             Parsed::Flow(flow) => self.handle_flow(now, &services, meta.mark, &mut packet, &flow),
-            Parsed::IcmpError(error) => self.handle_icmp_error(now, &mut packet, &error),
+            Parsed::IcmpError(error) => {
+                self.handle_icmp_error(now, &services, meta.hook, &mut packet, &error)
+            }
             Parsed::Other => Ok(Verdict::Accept),
         });
         decided.unwrap_or_else(|reason| {
@@ -213,15 +216,18 @@ impl Director {
             Ok(placement) => placement,
             Err(unscheduled) => return unscheduled.verdict(),
         };
-        let connection = Connection::new(key, placement, key.client.port(), Arc::clone(&service.core));
+        let connection = Connection::new(key, placement, Arc::clone(&service.core));
         connection.server.bind_connection(false);
         connection.server.unbind_connection(false);
         connection.server.stats.count_conn();
         service.core.stats.count_conn();
         connection.count_in(flow.len);
+        if let Some(verdict) = unchanged(&connection) {
+            return Ok(verdict);
+        }
         let rewrite = Rewrite { source: None, destination: Some(connection.server_address()) };
-        let rewritten = connection.is_nat().then(|| packet.rewrite(flow, rewrite)).transpose()?;
-        Ok(Verdict::Forward { rewritten, source: connection.request_source() })
+        let rewritten = packet.rewrite(flow, rewrite)?;
+        Ok(Verdict::Forward { rewritten: Some(rewritten), source: connection.request_source() })
     }
 
     /// A packet from where a real server is (`ip_vs_out_hook`). `None`: it belongs to no connection.
@@ -243,17 +249,21 @@ impl Director {
             return Ok(Some(Verdict::Accept));
         }
         connection.count_out(flow.len);
+        let unchanged = unchanged(connection);
         let source = connection.reply_source();
         // What comes again is then still found by what the server has written.
-        let comes_again = source == Some(ReplySource::ASKED_AGAIN);
+        let comes_again = source == ReplySource::ASKED_AGAIN;
         let client = (connection.translates_client_port() && !comes_again).then(|| connection.client());
         shard.restart_timer(handle, now);
         drop(shard);
+        if let Some(verdict) = unchanged {
+            return Ok(Some(verdict));
+        }
         let rewritten = match client {
             Some(client) => Some(packet.rewrite(flow, Rewrite { source: None, destination: Some(client) })?),
             None => None,
         };
-        Ok(Some(Verdict::Forward { rewritten, source }))
+        Ok(Some(Verdict::Forward { rewritten, source: Some(source) }))
     }
 
     /// A reply that was here before: writes the source, which may be a local address now that it has been routed. What
@@ -295,16 +305,27 @@ impl Director {
     fn handle_icmp_error(
         &self,
         now: Time,
+        services: &Services,
+        hook: Hook,
         packet: &mut Packet<'_>,
         error: &IcmpErrorInfo,
     ) -> Result<Verdict, DropReason> {
         if let Some(verdict) = self.handle_error_about_reply(now, packet, error)? {
             return Ok(verdict);
         }
-        Ok(self.handle_error_about_request(now, packet, error)?.unwrap_or(Verdict::Accept))
+        if let Some(verdict) = self.handle_error_about_request(now, packet, error)? {
+            return Ok(verdict);
+        }
+        // Nobody else has seen a routed packet with the server's address.
+        let routed = match hook {
+            Hook::Output => self.handle_error_about_routed(now, services, packet, error)?,
+            Hook::Prerouting | Hook::Late => None,
+        };
+        Ok(routed.unwrap_or(Verdict::Accept))
     }
 
-    /// An error about a packet that we sent to a client in the name of a virtual address: on to the server.
+    /// An error about a packet that a client got in the name of a virtual address, from us or from the server: on to
+    /// the server.
     fn handle_error_about_reply(
         &self,
         now: Time,
@@ -320,10 +341,10 @@ impl Director {
         let Some(handle) = shard.find_inbound(&key, now) else { return Ok(None) };
         let connection = shard.get(handle);
         connection.count_in(error.len);
-        let source = connection.request_source();
-        if !connection.is_nat() {
-            return Ok(Some(Verdict::Forward { rewritten: None, source }));
+        if let Some(verdict) = unchanged(connection) {
+            return Ok(Some(verdict));
         }
+        let source = connection.request_source();
         let server = connection.server_address();
         let rewrite = IcmpRewrite {
             destination: Some(server.ip()),
@@ -358,7 +379,7 @@ impl Director {
         }
         connection.count_out(error.len);
         if !connection.is_nat() {
-            return Ok(Some(UNCHANGED));
+            return Ok(Some(Verdict::Accept));
         }
         let rewrite = IcmpRewrite {
             embedded_source: connection.translates_client_port().then(|| connection.client()),
@@ -368,7 +389,59 @@ impl Director {
         let source = connection.reply_source();
         drop(shard);
         let rewritten = packet.rewrite_icmp_error(error, rewrite)?;
-        Ok(Some(Verdict::Forward { rewritten: Some(rewritten), source }))
+        Ok(Some(Verdict::Forward { rewritten: Some(rewritten), source: Some(source) }))
+    }
+
+    /// An error that this host made about a packet on its way by direct routing, which had the server's address in
+    /// place of the virtual one: about a request, on to the client; about a reply, on to the server.
+    fn handle_error_about_routed(
+        &self,
+        now: Time,
+        services: &Services,
+        packet: &mut Packet<'_>,
+        error: &IcmpErrorInfo,
+    ) -> Result<Option<Verdict>, DropReason> {
+        let (from, to) = (error.embedded_source, error.embedded_destination);
+        if let Some((virtual_address, source)) = self.find_routed(now, services, error, from, to) {
+            let rewrite =
+                IcmpRewrite { embedded_destination: Some(virtual_address), ..IcmpRewrite::default() };
+            let rewritten = packet.rewrite_icmp_error(error, rewrite)?;
+            return Ok(Some(Verdict::Forward { rewritten: Some(rewritten), source: Some(source) }));
+        }
+        if let Some((virtual_address, _)) = self.find_routed(now, services, error, to, from) {
+            let rewrite = IcmpRewrite { embedded_source: Some(virtual_address), ..IcmpRewrite::default() };
+            let rewritten = packet.rewrite_icmp_error(error, rewrite)?;
+            return Ok(Some(Verdict::Forward { rewritten: Some(rewritten), source: None }));
+        }
+        Ok(None)
+    }
+
+    /// The virtual end of what `client` and `server` exchange, which has the virtual port.
+    fn find_routed(
+        &self,
+        now: Time,
+        services: &Services,
+        error: &IcmpErrorInfo,
+        client: SocketAddr,
+        server: SocketAddr,
+    ) -> Option<(SocketAddr, ReplySource)> {
+        let virtual_addresses = services.routed_to(server.ip());
+        if virtual_addresses.is_empty() {
+            return None;
+        }
+        let shard = self.table.shard(client.ip());
+        virtual_addresses.iter().find_map(|&address| {
+            let virtual_address = SocketAddr::new(address, server.port());
+            let key = InboundKey { transport: error.embedded_transport, client, virtual_address };
+            let Some(handle) = shard.find_inbound(&key, now) else {
+                // A datagram of a one-packet service has left no connection.
+                let service = services.find(key.transport, virtual_address)?;
+                return service.is_one_packet().then(|| (virtual_address, service.core.source));
+            };
+            let connection = shard.get(handle);
+            let is_its = !connection.is_nat() && connection.server.address == server.ip();
+            is_its.then(|| (virtual_address, connection.service.source))
+        })
     }
 }
 
@@ -385,20 +458,29 @@ fn forward_request(
     connection.count_in(flow.len);
     connection.answers_elsewhere &= !opens(flow);
     advance(connection, services, Direction::Input, flow);
-    let rewrite = connection.is_nat().then(|| Rewrite {
+    let unchanged = unchanged(connection);
+    let rewrite = Rewrite {
         source: connection.translates_client_port().then(|| connection.server_side_client()),
         destination: Some(connection.server_address()),
-    });
+    };
     let source = connection.request_source();
     shard.restart_timer(handle, now);
     // Sums over the whole packet need no lock.
     drop(shard);
-    let rewritten = rewrite.map(|rewrite| packet.rewrite(flow, rewrite)).transpose()?;
-    Ok(Verdict::Forward { rewritten, source })
+    if let Some(verdict) = unchanged {
+        return Ok(verdict);
+    }
+    Ok(Verdict::Forward { rewritten: Some(packet.rewrite(flow, rewrite)?), source })
 }
 
-/// Ours, and sent on as it is.
-const UNCHANGED: Verdict = Verdict::Forward { rewritten: None, source: None };
+/// What becomes of a connection's packets, in both directions, where nothing is translated.
+fn unchanged(connection: &Connection) -> Option<Verdict> {
+    match connection.route() {
+        Some(route) => Some(Verdict::Route(route)),
+        None if connection.is_nat() => None,
+        None => Some(Verdict::Forward { rewritten: None, source: None }),
+    }
+}
 
 /// Whether a client re-uses its port for a new connection, and is to have one in place of the old: that is over
 /// (`is_new_conn_expected`), or its server is to get no new ones (`expire_nodest_conn`).

@@ -18,6 +18,7 @@ mod change;
 pub mod connection;
 mod engine;
 mod hasher;
+mod marks;
 pub mod packet;
 pub mod protocol;
 pub mod scheduler;
@@ -30,7 +31,7 @@ pub use change::{Command, CommandError, Plan, ServerSpec, ServiceSpec, SteeredSe
 pub use engine::Director;
 pub use hasher::TableHasher;
 pub use time::Time;
-pub use verdict::{DropReason, Hook, PacketMeta, Refusal, ReplySource, Verdict};
+pub use verdict::{DropReason, Hook, PacketMeta, Refusal, ReplySource, Route, Verdict};
 
 /// What bounds a director.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,9 +4,7 @@ use super::connection::{
     Connection, Handle, InboundKey, OutboundKey, Placement, Shard, Template, TemplateKey, TemplateTarget,
 };
 use super::engine::Director;
-use super::service::{
-    FTP_PORT, ForwardMethod, Persistence, RealServer, ServiceKey, Services, Tunables, VirtualService,
-};
+use super::service::{FTP_PORT, Persistence, RealServer, ServiceKey, Services, Tunables, VirtualService};
 use super::{DropReason, Refusal, Time, Verdict};
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
@@ -124,17 +122,11 @@ impl Director {
         placement: Placement,
     ) -> Result<Handle, DropReason> {
         let server = Arc::clone(&placement.server);
-        let port = match server.forward {
-            ForwardMethod::Nat => {
-                let address = SocketAddr::new(server.address, placement.server_port);
-                self.server_side_port(now, shard, key, address, PORT_ATTEMPTS)?
-            }
-            // Where nothing is translated, nothing can stand in.
-            ForwardMethod::Dr | ForwardMethod::Tunnel => {
-                self.server_side_port(now, shard, key, key.virtual_address, 0)?
-            }
-        };
-        let connection = Connection::new(key, placement, port, Arc::clone(&service.core));
+        let mut connection = Connection::new(key, placement, Arc::clone(&service.core));
+        // Where nothing is translated, nothing can stand in.
+        let attempts = if connection.is_nat() { PORT_ATTEMPTS } else { 0 };
+        let answering = connection.outbound_key().server;
+        connection.translate_client_port(self.server_side_port(now, shard, key, answering, attempts)?);
         let handle = self.table.insert(shard, connection, now).ok_or(DropReason::TableFull)?;
         server.stats.count_conn();
         service.core.stats.count_conn();

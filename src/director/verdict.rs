@@ -45,6 +45,9 @@ pub enum Verdict {
         /// Which virtual address and port the kernel puts in as the source, after routing.
         source: Option<ReplySource>,
     },
+    /// Ours, and unchanged on its way to a real server or from it (`ip_vs_dr_xmit`): the kernel routes it as the
+    /// server's, and puts the virtual address back behind routing.
+    Route(Route),
     /// Addressed to a virtual IP but not served: the rules answer.
     Refuse(Refusal),
     /// Dropped, and counted under its reason.
@@ -76,6 +79,12 @@ impl ReplySource {
     /// One that no rule could know: the director sets it itself when the packet comes again, at [`Hook::Late`].
     pub const ASKED_AGAIN: ReplySource = ReplySource(0xfffe);
 }
+
+/// Names a virtual address and a real server that packets to it reach by direct routing.
+///
+/// Out of the same numbers as [`ReplySource`], one of which is never both in one address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Route(pub u16);
 
 macro_rules! drop_reasons {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {

@@ -7,7 +7,7 @@ use nfvs::director::service::{
     Family, ForwardMethod, Fwmark, RealServer, ServiceKey, ServiceSettings, Weight,
 };
 use nfvs::director::{
-    Command, Director, Hook, Limits, PacketMeta, ReplySource, ServerSpec, ServiceSpec, Time, Verdict,
+    Command, Director, Hook, Limits, PacketMeta, ReplySource, Route, ServerSpec, ServiceSpec, Time, Verdict,
 };
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -77,6 +77,31 @@ impl Bed {
             .unwrap();
     }
 
+    /// A bed with one service of these servers.
+    pub(crate) fn serving_specs(
+        transport: Transport,
+        address: &str,
+        scheduler: SchedulerKind,
+        servers: Vec<ServerSpec>,
+    ) -> Bed {
+        let bed = Bed::new();
+        bed.add_specs(transport, address, scheduler, ServiceSettings::default(), servers);
+        bed
+    }
+
+    pub(crate) fn add_specs(
+        &self,
+        transport: Transport,
+        address: &str,
+        scheduler: SchedulerKind,
+        settings: ServiceSettings,
+        servers: Vec<ServerSpec>,
+    ) {
+        let key = key(transport, address);
+        let spec = ServiceSpec { key, name: key.to_string(), scheduler, settings, servers };
+        self.director.apply(&[Command::AddService(spec)]).unwrap();
+    }
+
     pub(crate) fn pass(&mut self, seconds: u64) {
         self.now = self.now + Duration::from_secs(seconds);
         self.director.handle_timeout(self.now);
@@ -87,6 +112,7 @@ impl Bed {
         self.handle_at(Hook::Prerouting, None, bytes)
     }
 
+    /// The same of a packet that met nfvs at this hook, with an operator's mark.
     pub(crate) fn handle_at(&self, hook: Hook, mark: Option<Fwmark>, bytes: &mut [u8]) -> Verdict {
         let original_len = bytes.len();
         let meta = PacketMeta { hook, checksum_owed: false, gso: false, original_len, mark };
@@ -217,6 +243,13 @@ impl Outcome {
         }
     }
 
+    /// The route of a packet that is sent on as it is.
+    #[track_caller]
+    pub(crate) fn route(&self) -> Route {
+        let Verdict::Route(route) = self.verdict else { panic!("not routed: {:?}", self.verdict) };
+        route
+    }
+
     /// What the kernel is told to write as its source.
     #[track_caller]
     pub(crate) fn source(&self) -> ReplySource {
@@ -243,6 +276,11 @@ pub(crate) fn server(address: &str, weight: u32) -> ServerSpec {
         forward: ForwardMethod::Nat,
         thresholds: Default::default(),
     }
+}
+
+/// A server reached by direct routing.
+pub(crate) fn routed(address: &str) -> ServerSpec {
+    ServerSpec { forward: ForwardMethod::Dr, ..server(address, 1) }
 }
 
 pub(crate) fn tcp(from: &str, to: &str, flags: u8, payload: &[u8]) -> Vec<u8> {

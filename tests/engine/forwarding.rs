@@ -4,7 +4,7 @@ use crate::bed::{ACK, Bed, FIN, RST, SYN, key, sctp, tcp, udp, unreachable};
 use nfvs::director::packet::Transport::{self, Sctp, Tcp, Udp};
 use nfvs::director::scheduler::SchedulerKind::Rr;
 use nfvs::director::service::{ForwardMethod, Weight};
-use nfvs::director::{Command, DropReason, ServerSpec, Verdict};
+use nfvs::director::{Command, DropReason, Route, ServerSpec, Verdict};
 
 const VIP: &str = "10.0.0.100:80";
 const CLIENT: &str = "10.0.1.2:5000";
@@ -22,6 +22,8 @@ fn bed(transport: Transport, forward: ForwardMethod) -> Bed {
     bed
 }
 
+/// The first number is the service's.
+const ROUTED: Verdict = Verdict::Route(Route(2));
 const UNCHANGED: Verdict = Verdict::Forward { rewritten: None, source: None };
 
 #[test]
@@ -45,7 +47,7 @@ fn packets_are_sent_on_as_they_are() {
             Sctp => sctp(CLIENT, VIP, 1),
         };
         let mut bytes = sent.clone();
-        assert_eq!(bed.handle(&mut bytes), UNCHANGED, "{transport}");
+        assert_eq!(bed.handle(&mut bytes), ROUTED, "{transport}");
         assert_eq!(bytes, sent);
     }
 }
@@ -59,7 +61,7 @@ fn without_replies_the_client_alone_moves_the_state() {
         // With replies it would be CLOSE_WAIT.
         (FIN | ACK, "FIN_WAIT 120 0x0183"),
     ] {
-        assert_eq!(bed.tcp(CLIENT, VIP, flags).verdict, UNCHANGED);
+        assert_eq!(bed.tcp(CLIENT, VIP, flags).verdict, ROUTED);
         assert!(bed.states()[0].ends_with(state), "{:?}", bed.states());
     }
 }
@@ -69,7 +71,7 @@ fn a_reply_that_passes_is_the_virtual_addresses_own_and_takes_the_flag() {
     let bed = bed(Tcp, ForwardMethod::Dr);
     bed.tcp(CLIENT, VIP, SYN);
     assert_eq!(bed.tcp(SERVER, CLIENT, SYN | ACK).verdict, Verdict::Accept, "nobody answers so");
-    assert_eq!(bed.tcp(VIP, CLIENT, SYN | ACK).verdict, UNCHANGED);
+    assert_eq!(bed.tcp(VIP, CLIENT, SYN | ACK).verdict, ROUTED);
     assert!(bed.states()[0].ends_with("SYN_RECV 60 0x0003"), "{:?}", bed.states());
     bed.tcp(CLIENT, VIP, ACK);
     bed.tcp(CLIENT, VIP, FIN | ACK);
@@ -83,7 +85,7 @@ fn nobody_else_answers_in_the_virtual_addresses_name() {
     bed.tcp(CLIENT, VIP, SYN);
     bed.tcp(VIP, CLIENT, RST);
     assert!(bed.states()[0].contains("CLOSE "), "{:?}", bed.states());
-    assert_eq!(bed.tcp(VIP, CLIENT, SYN | ACK).verdict, UNCHANGED);
+    assert_eq!(bed.tcp(VIP, CLIENT, SYN | ACK).verdict, ROUTED);
 }
 
 #[test]
@@ -105,7 +107,7 @@ fn a_connection_that_could_not_be_told_from_another_is_not_made() {
 
     // The other way round, a port stands in for the client's where it is translated.
     let other = "10.0.1.2:5001";
-    assert_eq!(bed.tcp(other, VIP, SYN).verdict, UNCHANGED);
+    assert_eq!(bed.tcp(other, VIP, SYN).verdict, ROUTED);
     assert_ne!(bed.tcp(other, "10.0.0.101:80", SYN).from.to_string(), other);
     bed.director.check_invariants();
 }
@@ -116,6 +118,6 @@ fn an_error_about_a_reply_is_sent_on_as_it_is() {
     bed.tcp(CLIENT, VIP, SYN);
     let sent = unreachable("10.0.1.2", "10.0.0.100", &tcp(VIP, CLIENT, SYN | ACK, b""));
     let mut bytes = sent.clone();
-    assert_eq!(bed.handle(&mut bytes), UNCHANGED);
+    assert_eq!(bed.handle(&mut bytes), ROUTED);
     assert_eq!(bytes, sent);
 }

@@ -2,6 +2,7 @@
 
 mod bed;
 mod connections;
+mod direct_routing;
 mod errors;
 mod forwarding;
 mod ipsec;
@@ -10,6 +11,7 @@ mod one_packet;
 mod persistence;
 mod random;
 mod removal;
+mod routed_settings;
 mod sctp;
 mod services;
 mod thresholds;

@@ -12,7 +12,7 @@ use std::{
     thread,
 };
 
-use nft_rules::{Elements, Endpoint, QueuePlan, SourceId, Steering, probe};
+use nft_rules::{Elements, Endpoint, QueuePlan, SourceId, Steering, probe, probe_direct_routing};
 use nix::sched::{CloneFlags, setns, unshare};
 
 pub(crate) const TCP: u8 = 6;
@@ -137,7 +137,9 @@ impl Row {
 
 /// The steering for this kernel.
 pub(crate) fn steering(count: u16) -> Steering {
-    Steering { queues: QueuePlan { base: 0, count }, target: probe().expect("a way to queue") }
+    let queues = QueuePlan { base: 0, count };
+    probe_direct_routing().expect("a way to route directly");
+    Steering { queues, target: probe().expect("a way to queue"), direct_routing: true }
 }
 
 pub(crate) fn endpoint(
@@ -153,6 +155,7 @@ pub(crate) fn endpoint(
         port,
         source: SourceId::new(source).expect("a source id"),
         servers: vec![(server.0.parse::<IpAddr>().expect("an address"), server.1)],
+        routes: vec![],
         accepts: true,
         answers_ping: true,
         ftp_data: false,
@@ -166,6 +169,22 @@ pub(crate) fn both_services() -> Vec<Endpoint> {
         for (kind, protocol) in [TCP, UDP].into_iter().enumerate() {
             let source = 1 + 2 * family as u16 + kind as u16;
             endpoints.push(endpoint(protocol, vip, Some(80), source, (server, Some(8080))));
+        }
+    }
+    endpoints
+}
+
+/// TCP and UDP services on port 443 of both VIPs, whose one server is reached by direct routing.
+pub(crate) fn routed_services() -> Vec<Endpoint> {
+    let mut endpoints = Vec::new();
+    for (family, (vip, server)) in VIP.into_iter().zip(SERVER).enumerate() {
+        for (kind, protocol) in [TCP, UDP].into_iter().enumerate() {
+            let source = 10 + 3 * family as u16 + kind as u16;
+            let mut endpoint = endpoint(protocol, vip, Some(443), source, (server, None));
+            let (address, _) = endpoint.servers.remove(0);
+            let route = SourceId::new(12 + 3 * family as u16).expect("a source id");
+            endpoint.routes.push((address, route));
+            endpoints.push(endpoint);
         }
     }
     endpoints

@@ -1,6 +1,6 @@
 use super::*;
 use crate::config;
-use crate::director::service::ServiceSettings;
+use crate::director::service::{ForwardMethod, ServiceSettings, Thresholds};
 use crate::director::{Director, Limits};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -18,7 +18,10 @@ fn started(config: &Config) -> Director {
 }
 
 /// What can be seen of services, but for the order of servers: see [`commands`].
-type Visible = BTreeMap<ServiceKey, (String, String, ServiceSettings, BTreeSet<(SocketAddr, u32, u32)>)>;
+type Visible = BTreeMap<ServiceKey, (String, String, ServiceSettings, BTreeSet<VisibleServer>)>;
+
+/// Address, weight, thresholds and method of a server.
+type VisibleServer = (SocketAddr, u32, (u32, u32), String);
 
 fn visible(director: &Director) -> Visible {
     let services = director.services();
@@ -26,7 +29,11 @@ fn visible(director: &Director) -> Visible {
         let servers = service
             .servers
             .iter()
-            .map(|s| (SocketAddr::new(s.address, s.port), s.weight().get(), s.thresholds().upper))
+            .map(|s| {
+                let Thresholds { upper, lower } = s.thresholds();
+                let address = SocketAddr::new(s.address, s.port);
+                (address, s.weight().get(), (upper, lower), s.forwarding().method.to_string())
+            })
             .collect();
         let scheduler = service.core.with_scheduler(|scheduler| scheduler.name().to_owned());
         assert_eq!(scheduler, service.scheduler.name());
@@ -61,6 +68,11 @@ fn each_difference_has_its_command() {
     persistent["persistence"] = json!({});
     let mut limited = server(2, 1);
     limited["upper_threshold"] = json!(9);
+    let mut lower = server(2, 1);
+    lower["upper_threshold"] = json!(9);
+    lower["lower_threshold"] = json!(2);
+    let mut routed = server(2, 1);
+    routed["forward"] = json!("dr");
     let mut pingless = file(&before);
     pingless["answer_ping"] = json!(false);
 
@@ -120,6 +132,18 @@ fn each_difference_has_its_command() {
             "edit 80 10.0.2.2:80 1 below 9",
             "0 services added, 0 removed, 1 changed",
         ),
+        (
+            "both thresholds",
+            file(&[service("a", 80, "rr", &[server(1, 1), lower]), b.clone()]),
+            "edit 80 10.0.2.2:80 1 below 9 from 2",
+            "0 services added, 0 removed, 1 changed",
+        ),
+        (
+            "a method",
+            file(&[service("a", 80, "rr", &[server(1, 1), routed]), b.clone()]),
+            "edit 80 10.0.2.2:80 1 dr",
+            "0 services added, 0 removed, 1 changed",
+        ),
         ("tunables", tuned, "tunables 3", "tunables changed"),
         ("pings", pingless, "", "answer_ping changed"),
     ] {
@@ -150,11 +174,13 @@ fn say(command: &Command) -> String {
             format!("add {} {} {}", key.port(), server.address, server.weight.get())
         }
         Command::EditServer(key, server) => {
-            let below = match server.thresholds.upper {
-                0 => String::new(),
-                upper => format!(" below {upper}"),
+            let below = match server.thresholds {
+                Thresholds { upper: 0, .. } => String::new(),
+                Thresholds { upper, lower: 0 } => format!(" below {upper}"),
+                Thresholds { upper, lower } => format!(" below {upper} from {lower}"),
             };
-            format!("edit {} {} {}{below}", key.port(), server.address, server.weight.get())
+            let method = if server.forward == ForwardMethod::Nat { "" } else { " dr" };
+            format!("edit {} {} {}{below}{method}", key.port(), server.address, server.weight.get())
         }
         Command::DeleteServer(key, server) => format!("delete {} {server}", key.port()),
         Command::SetTunables(tunables) => format!("tunables {}", tunables.conn_reuse_mode),
@@ -194,7 +220,11 @@ fn any_config() -> impl Strategy<Value = Config> {
                 let servers: Vec<Value> = servers
                     .into_iter()
                     .filter(|(there, ..)| *there)
-                    .map(|(_, n, weight)| json!({ "address": format!("10.0.2.{n}"), "weight": weight, "upper_threshold": weight * 7 % 3 }))
+                    .map(|(_, n, weight)| {
+                        json!({ "address": format!("10.0.2.{n}"), "weight": weight,
+                                "upper_threshold": weight * 7 % 3, "lower_threshold": weight * 7 % 3 / 2,
+                                "forward": if weight == 1 { "dr" } else { "nat" } })
+                    })
                     .collect();
                 let (protocol, port) = [("tcp", 80), ("udp", 80), ("tcp", 0), ("udp", 53)][n];
                 let service = json!({ "protocol": protocol, "address": "10.0.0.100", "port": port,

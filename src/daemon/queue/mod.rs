@@ -152,6 +152,11 @@ impl QueueConfig {
         }
     }
 
+    /// For packets that are only decided about: of each, the headers alone.
+    pub fn deciding(number: u16) -> QueueConfig {
+        QueueConfig { copy_range: HEADERS, ..QueueConfig::new(number) }
+    }
+
     /// What the kernel makes of `copy_range` (`nfqnl_set_mode`).
     fn copied_bytes(&self) -> u32 {
         if self.copy_range == 0 { WHOLE_PACKET } else { self.copy_range.min(WHOLE_PACKET) }
@@ -160,6 +165,10 @@ impl QueueConfig {
 
 /// The largest copy range: the largest netlink attribute less its header (`NFQNL_MAX_COPY_RANGE`).
 pub const WHOLE_PACKET: u32 = 0xffff - 4;
+
+/// A copy range for headers: the longest of IPv4 and TCP are 60 bytes each; IPv6 and TCP leave half of it to extension
+/// headers.
+pub const HEADERS: u32 = 256;
 
 /// What a queue has done since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -73,12 +73,17 @@ fn a_server_keeps_what_its_edit_does_not_name() {
         let server = over_with_nulls(&json!({ "address": "10.0.2.11" }), &change);
         ask(&director, json!({ "command": "edit-server", "service": web, "server": server })).unwrap();
         let server = shown(&director, "tcp-10.0.0.100-80")["servers"][0].clone();
-        ["weight", "upper_threshold", "lower_threshold"].map(|key| server[key].as_u64().unwrap())
+        ["weight", "forward", "upper_threshold", "lower_threshold"].map(|key| server[key].clone())
     };
-    assert_eq!(edit(json!({ "weight": 0 })), [0, 9, 0]);
-    assert_eq!(edit(json!({ "lower_threshold": 4 })), [0, 9, 4]);
-    assert_eq!(edit(json!({ "upper_threshold": 4 })), [0, 4, 4]);
-    assert_eq!(edit(json!({ "upper_threshold": 0, "lower_threshold": 0, "weight": 2 })), [2, 0, 0]);
+    let values = |weight, forward, upper, lower| [json!(weight), json!(forward), json!(upper), json!(lower)];
+    assert_eq!(edit(json!({ "weight": 0 })), values(0, "nat", 9, 0));
+    assert_eq!(edit(json!({ "lower_threshold": 4 })), values(0, "nat", 9, 4));
+    assert_eq!(edit(json!({ "forward": "dr" })), values(0, "dr", 9, 4));
+    assert_eq!(edit(json!({ "upper_threshold": 4 })), values(0, "dr", 4, 4));
+    assert_eq!(
+        edit(json!({ "upper_threshold": 0, "lower_threshold": 0, "weight": 2, "forward": "nat" })),
+        values(2, "nat", 0, 0)
+    );
 }
 
 #[test]
@@ -147,11 +152,20 @@ fn what_cannot_be_is_refused_with_its_place() {
         ),
         (
             server("edit-server", &web, json!({ "address": "10.0.2.11" })),
-            "server: nothing to change; give one of: weight, upper_threshold, lower_threshold",
+            "server: nothing to change; give one of: weight, forward, upper_threshold, lower_threshold",
         ),
         (
             server("edit-server", &web, json!({ "address": "10.0.2.11", "lower_threshold": 10 })),
             "server.lower_threshold: 10 is above the upper_threshold; allowed here: 0 to 9",
+        ),
+        (
+            server(
+                "edit-server",
+                &json!({ "fwmark": 5 }),
+                json!({ "address": "10.0.2.11", "forward": "dr" }),
+            ),
+            "server.forward: \"dr\" cannot be: a route leads from the service's address, and a service by fwmark has \
+             none; use \"nat\", or give the service an address",
         ),
         (
             server("edit-server", &dns, json!({ "address": "10.0.2.11", "weight": 1 })),

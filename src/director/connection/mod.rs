@@ -19,8 +19,8 @@ pub use templates::{
 
 use crate::director::packet::Transport;
 use crate::director::protocol::{NEW_CONNECTION_TIMEOUT, SctpState, State, TcpState};
-use crate::director::service::{RealServer, ServiceCore, ServiceKey};
-use crate::director::{ReplySource, Time};
+use crate::director::service::{ForwardMethod, RealServer, ServiceCore, ServiceKey};
+use crate::director::{ReplySource, Route, Time};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,21 +91,16 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection that `key` names, to where `placement` says, in its first state.
-    pub fn new(
-        key: &InboundKey,
-        placement: Placement,
-        server_side_client_port: u16,
-        service: Arc<ServiceCore>,
-    ) -> Connection {
+    /// A connection that `key` names, to where `placement` says, in its first state and by the server's present method.
+    pub fn new(key: &InboundKey, placement: Placement, service: Arc<ServiceCore>) -> Connection {
         let Placement { server, server_port, controller } = placement;
-        let mut flags = server.forward.connection_flags();
+        let mut flags = server.forwarding().method.connection_flags();
         flags.insert(ConnFlags::INACTIVE);
         Connection {
             client: key.client.ip(),
             virtual_address: key.virtual_address.ip(),
             client_port: key.client.port(),
-            server_side_client_port,
+            server_side_client_port: key.client.port(),
             virtual_port: key.virtual_address.port(),
             server_port,
             transport: key.transport,
@@ -133,6 +128,11 @@ impl Connection {
         SocketAddr::new(self.client, self.server_side_client_port)
     }
 
+    /// Has the server see another client port than the client has.
+    pub fn translate_client_port(&mut self, stand_in: u16) {
+        self.server_side_client_port = stand_in;
+    }
+
     /// Whether the server sees another client port than the client has.
     pub fn translates_client_port(&self) -> bool {
         self.client_port != self.server_side_client_port
@@ -142,6 +142,16 @@ impl Connection {
     /// which the server had when the connection was made.
     pub fn is_nat(&self) -> bool {
         self.flags.bits() & ConnFlags::METHOD.bits() == 0
+    }
+
+    /// How packets reach the server.
+    pub fn forward(&self) -> ForwardMethod {
+        ForwardMethod::of_connection(self.flags)
+    }
+
+    /// The route that its packets take by direct routing.
+    pub fn route(&self) -> Option<Route> {
+        (self.forward() == ForwardMethod::Dr).then(|| self.server.forwarding().route).flatten()
     }
 
     /// The virtual address and port.
@@ -154,16 +164,15 @@ impl Connection {
         SocketAddr::new(self.server.address, self.server_port)
     }
 
-    /// What the kernel writes as the source of its replies: the service's, unless that has another port or none; nothing
-    /// where nothing is translated.
-    pub fn reply_source(&self) -> Option<ReplySource> {
-        let source = match self.service.key {
+    /// What the kernel writes as the source of its replies, where they are translated: the service's, unless that has
+    /// another port or none.
+    pub fn reply_source(&self) -> ReplySource {
+        match self.service.key {
             ServiceKey::Endpoint { port, .. } if port == 0 || port == self.virtual_port => {
                 self.service.source
             }
             _ => ReplySource::ASKED_AGAIN,
-        };
-        self.is_nat().then_some(source)
+        }
     }
 
     /// What is to be done about the client's packets, beside their destination.
@@ -236,6 +245,8 @@ pub struct ConnectionView {
     pub virtual_address: SocketAddr,
     /// The real server.
     pub server: SocketAddr,
+    /// How packets reach it.
+    pub forward: ForwardMethod,
     /// The protocol's state.
     pub state: State,
     /// When it ends unless packets come.
@@ -251,6 +262,7 @@ impl ConnectionView {
             client: connection.client(),
             virtual_address: connection.virtual_address(),
             server: connection.server_address(),
+            forward: connection.forward(),
             state: connection.state,
             expires: deadline.since(now),
             flags: connection.flags,

@@ -350,7 +350,7 @@ impl TemplateView {
             virtual_address.set_port(VOID_PORT);
             server.set_port(VOID_PORT);
         }
-        let mut flags = template.server.forward.connection_flags();
+        let mut flags = template.server.forwarding().method.connection_flags();
         flags.insert(ConnFlags::INACTIVE);
         flags.insert(ConnFlags::TEMPLATE);
         TemplateView {

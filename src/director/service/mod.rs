@@ -12,7 +12,7 @@ mod stats;
 mod tunables;
 
 pub use key::{FTP_PORT, Family, Fwmark, ServiceKey};
-pub use server::{ForwardMethod, RealServer, ServerId, Thresholds, Weight};
+pub use server::{ForwardMethod, Forwarding, RealServer, ServerId, Thresholds, Weight};
 pub use services::{ServiceCore, Services, VirtualService};
 pub use settings::{ClientMask, OnRemove, OwnTimeouts, Persistence, ServiceSettings};
 pub use stats::{Stats, StatsSnapshot};

@@ -1,6 +1,7 @@
 //! A real server of a virtual service (`struct ip_vs_dest`).
 
 use super::stats::Stats;
+use crate::director::Route;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -47,6 +48,15 @@ pub enum ForwardMethod {
 }
 
 impl ForwardMethod {
+    /// The method that a connection with these flags has.
+    pub const fn of_connection(flags: ConnFlags) -> ForwardMethod {
+        match flags.bits() & ConnFlags::METHOD.bits() {
+            2 => ForwardMethod::Tunnel,
+            3 => ForwardMethod::Dr,
+            _ => ForwardMethod::Nat,
+        }
+    }
+
     /// What a connection to a server of this method has from the start: the method's number, and, where replies go
     /// from the server to the client by themselves, [`NOOUTPUT`](ConnFlags::NOOUTPUT) (`ip_vs_bind_dest`).
     pub const fn connection_flags(self) -> ConnFlags {
@@ -89,6 +99,50 @@ impl Thresholds {
     }
 }
 
+/// How packets reach a real server, and how they may have before: a connection keeps the method it began with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forwarding {
+    /// The method of new connections.
+    pub method: ForwardMethod,
+    /// Whether it is, or was, [`ForwardMethod::Nat`].
+    pub translates: bool,
+    /// The route that packets take if the method is, or was, [`ForwardMethod::Dr`].
+    pub route: Option<Route>,
+}
+
+impl Forwarding {
+    /// What a server has from the start; one of [`ForwardMethod::Dr`] needs a route before its first packet.
+    pub fn new(method: ForwardMethod, route: Option<Route>) -> Forwarding {
+        Forwarding { method, translates: method == ForwardMethod::Nat, route }
+    }
+
+    /// The same after a change of the method, with a route where there was none.
+    pub fn changed(self, method: ForwardMethod, route: Option<Route>) -> Forwarding {
+        let new = Forwarding::new(method, self.route.or(route));
+        Forwarding { translates: self.translates || new.translates, ..new }
+    }
+
+    const TRANSLATES: u32 = 1 << 31;
+
+    /// All of it in a word, so that nobody sees a part of a change: the route below, above it the flags that connections
+    /// begin with.
+    fn pack(self) -> u32 {
+        let translates = if self.translates { Forwarding::TRANSLATES } else { 0 };
+        let route = self.route.map_or(0, |route| u32::from(route.0));
+        translates | self.method.connection_flags().bits() << 16 | route
+    }
+
+    fn unpack(word: u32) -> Forwarding {
+        let method = ForwardMethod::of_connection(ConnFlags::from_bits(word >> 16));
+        let route = word as u16;
+        Forwarding {
+            method,
+            translates: word & Forwarding::TRANSLATES != 0,
+            route: (route != 0).then_some(Route(route)),
+        }
+    }
+}
+
 /// A real server: where it is, how much it gets, how much it has.
 #[derive(Debug)]
 pub struct RealServer {
@@ -98,10 +152,9 @@ pub struct RealServer {
     pub address: IpAddr,
     /// The server's port; 0: the port the client asked for.
     pub port: u16,
-    /// How packets reach it.
-    pub forward: ForwardMethod,
     /// Traffic counters.
     pub stats: Stats,
+    forwarding: AtomicU32,
     weight: AtomicU32,
     available: AtomicBool,
     active: AtomicU32,
@@ -125,8 +178,8 @@ impl RealServer {
             id,
             address,
             port,
-            forward,
             stats: Stats::default(),
+            forwarding: AtomicU32::new(Forwarding::new(forward, None).pack()),
             weight: AtomicU32::new(weight.get()),
             available: AtomicBool::new(true),
             active: AtomicU32::new(0),
@@ -146,6 +199,16 @@ impl RealServer {
     /// Changes the weight.
     pub fn set_weight(&self, weight: Weight) {
         self.weight.store(weight.get(), Ordering::Relaxed);
+    }
+
+    /// How packets reach it.
+    pub fn forwarding(&self) -> Forwarding {
+        Forwarding::unpack(self.forwarding.load(Ordering::Relaxed))
+    }
+
+    /// Changes how packets of new connections reach it.
+    pub fn set_forwarding(&self, forwarding: Forwarding) {
+        self.forwarding.store(forwarding.pack(), Ordering::Relaxed);
     }
 
     /// Whether the server is configured, as opposed to removed with connections left.
@@ -258,5 +321,34 @@ impl RealServer {
         } else {
             self.active.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_remembers_how_its_connections_may_have_begun() {
+        let nat = Forwarding::new(ForwardMethod::Nat, None);
+        let dr = nat.changed(ForwardMethod::Dr, Some(Route(65_534)));
+        assert_eq!(
+            dr,
+            Forwarding { method: ForwardMethod::Dr, translates: true, route: Some(Route(65_534)) }
+        );
+        let again = dr.changed(ForwardMethod::Nat, None);
+        assert_eq!(again, Forwarding { method: ForwardMethod::Nat, ..dr });
+        let always_dr = Forwarding::new(ForwardMethod::Dr, Some(Route(1)));
+        assert!(!always_dr.translates);
+        let tunnel = Forwarding::new(ForwardMethod::Tunnel, None);
+        for forwarding in [nat, dr, again, always_dr, tunnel] {
+            assert_eq!(Forwarding::unpack(forwarding.pack()), forwarding);
+        }
+    }
+
+    #[test]
+    fn connections_begin_with_the_flags_of_the_kernel() {
+        assert_eq!(ForwardMethod::Nat.connection_flags().to_string(), "0x0000");
+        assert_eq!(ForwardMethod::Dr.connection_flags().to_string(), "0x0083");
     }
 }

@@ -70,7 +70,7 @@ impl VirtualService {
 
     /// Whether it is one whose address and port are the source of every reply that no connection has: a one-packet
     /// service of UDP.
-    fn is_one_packet(&self) -> bool {
+    pub fn is_one_packet(&self) -> bool {
         let is_udp = matches!(self.key(), ServiceKey::Endpoint { transport: Transport::Udp, .. });
         is_udp && self.settings.one_packet
     }
@@ -105,6 +105,8 @@ pub struct Services {
     one_packet: HashMap<SocketAddr, (Arc<ServiceCore>, Arc<RealServer>), TableHasher>,
     /// Whether any service has timeouts of its own.
     own_timeouts: bool,
+    /// The virtual addresses from which routes lead to each server.
+    routed: HashMap<IpAddr, Vec<IpAddr>, TableHasher>,
     /// How long connections of each state last.
     pub timeouts: Timeouts,
     /// The settings of the whole director.
@@ -122,6 +124,7 @@ impl Services {
             names: HashSet::new(),
             one_packet: HashMap::with_hasher(hasher.clone()),
             own_timeouts: false,
+            routed: HashMap::with_hasher(hasher.clone()),
             timeouts: Timeouts::default(),
             tunables: Tunables::default(),
             strictness: Strictness::default(),
@@ -165,21 +168,42 @@ impl Services {
         self.one_packet.get(&source).or_else(|| self.one_packet.get(&any_port))
     }
 
-    /// Brings up to date what is derived from the services.
+    /// Brings up to date what is derived from the services, and from how packets reach their servers now.
     pub fn derive(&mut self) {
-        let Services { by_key, one_packet, .. } = self;
         self.own_timeouts =
-            by_key.values().any(|service| service.settings.timeouts != OwnTimeouts::default());
+            self.by_key.values().any(|service| service.settings.timeouts != OwnTimeouts::default());
+        self.index_one_packet();
+        self.index_routes();
+    }
+
+    fn index_one_packet(&mut self) {
+        let Services { by_key, one_packet, .. } = self;
         one_packet.clear();
         let mut services: Vec<_> = by_key.values().filter(|service| service.is_one_packet()).collect();
         services.sort_unstable_by_key(|service| service.key());
         for service in services {
             // Only where replies are translated do they come here for it.
-            for server in service.servers.iter().filter(|server| server.forward == ForwardMethod::Nat) {
+            let is_nat = |server: &&Arc<RealServer>| server.forwarding().method == ForwardMethod::Nat;
+            for server in service.servers.iter().filter(is_nat) {
                 let address = SocketAddr::new(server.address, server.port);
                 let reply = || (Arc::clone(&service.core), Arc::clone(server));
                 one_packet.entry(address).or_insert_with(reply);
             }
+        }
+    }
+
+    fn index_routes(&mut self) {
+        self.routed.clear();
+        for service in self.by_key.values() {
+            let ServiceKey::Endpoint { address, .. } = service.key() else { continue };
+            let routed = service.servers.iter().filter(|server| server.forwarding().route.is_some());
+            for server in routed {
+                self.routed.entry(server.address).or_default().push(address);
+            }
+        }
+        for addresses in self.routed.values_mut() {
+            addresses.sort_unstable();
+            addresses.dedup();
         }
     }
 
@@ -198,9 +222,20 @@ impl Services {
         self.by_key.get_mut(key).map(Arc::make_mut)
     }
 
+    /// The server of the service with exactly this key.
+    pub fn server(&self, key: &ServiceKey, server: SocketAddr) -> Option<&Arc<RealServer>> {
+        let service = self.get(key)?;
+        service.servers.get(service.position(server)?)
+    }
+
     /// Whether any service has this virtual address.
     pub fn has_address(&self, address: IpAddr) -> bool {
         self.addresses.contains_key(&address)
+    }
+
+    /// The virtual addresses whose packets reach the server at `server` by direct routing.
+    pub fn routed_to(&self, server: IpAddr) -> &[IpAddr] {
+        self.routed.get(&server).map_or(&[], Vec::as_slice)
     }
 
     /// All services, in no particular order.
