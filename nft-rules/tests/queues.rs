@@ -17,7 +17,7 @@ use nft_rules::{SourceId, Tables};
 /// Packets offered to each queue by a chain, in the order of its rules.
 fn offered(row: &Row, family: &str, chain: &str) -> Vec<u64> {
     let listing = row.director.must(&format!("nft list chain {family} nfvs {chain}"));
-    listing.lines().filter(|line| line.contains("queue num")).map(|line| packets(line, "queue")).collect()
+    listing.lines().filter(|line| line.contains(" queue ")).map(|line| packets(line, "queue")).collect()
 }
 
 #[test]
