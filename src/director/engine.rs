@@ -9,7 +9,9 @@ use super::connection::{
 use super::packet::{FlowInfo, IcmpErrorInfo, IcmpRewrite, Packet, Parsed, Rewrite, Signal};
 use super::protocol::{Direction, Event, SctpEvent, State, TcpEvent, TcpState};
 use super::scheduling::Unscheduled;
-use super::service::{Family, Fwmark, OnRemove, RealServer, Services, Tunables, VirtualService};
+use super::service::{
+    Family, ForwardMethod, Fwmark, OnRemove, RealServer, Services, Tunables, VirtualService,
+};
 use super::{DropReason, Hook, Limits, PacketMeta, Refusal, ReplySource, TableHasher, Time, Verdict};
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
@@ -402,7 +404,8 @@ impl Director {
         error: &IcmpErrorInfo,
     ) -> Result<Option<Verdict>, DropReason> {
         let (from, to) = (error.embedded_source, error.embedded_destination);
-        if let Some((virtual_address, source)) = self.find_routed(now, services, error, from, to) {
+        let request = self.find_routed(now, services, error, from, to);
+        if let Some((virtual_address, source)) = request.or_else(|| routed_once(services, error)) {
             let rewrite =
                 IcmpRewrite { embedded_destination: Some(virtual_address), ..IcmpRewrite::default() };
             let rewritten = packet.rewrite_icmp_error(error, rewrite)?;
@@ -416,7 +419,7 @@ impl Director {
         Ok(None)
     }
 
-    /// The virtual end of what `client` and `server` exchange, which has the virtual port.
+    /// The virtual end of the connection between `client` and `server`, which has the virtual port.
     fn find_routed(
         &self,
         now: Time,
@@ -433,12 +436,7 @@ impl Director {
         virtual_addresses.iter().find_map(|&address| {
             let virtual_address = SocketAddr::new(address, server.port());
             let key = InboundKey { transport: error.embedded_transport, client, virtual_address };
-            let Some(handle) = shard.find_inbound(&key, now) else {
-                // A datagram of a one-packet service has left no connection.
-                let service = services.find(key.transport, virtual_address)?;
-                return service.is_one_packet().then(|| (virtual_address, service.core.source));
-            };
-            let connection = shard.get(handle);
+            let connection = shard.get(shard.find_inbound(&key, now)?);
             let is_its = !connection.is_nat() && connection.server.address == server.ip();
             is_its.then(|| (virtual_address, connection.service.source))
         })
@@ -506,6 +504,21 @@ fn one_packet_reply(services: &Services, flow: &FlowInfo) -> Option<Verdict> {
     server.stats.count_out(flow.len);
     service.stats.count_out(flow.len);
     Some(Verdict::Forward { rewritten: None, source: Some(service.source) })
+}
+
+/// The virtual address that a datagram was sent to before it was routed to a server of a one-packet service, going by
+/// an error about it: no connection knows.
+fn routed_once(services: &Services, error: &IcmpErrorInfo) -> Option<(SocketAddr, ReplySource)> {
+    let server = error.embedded_destination;
+    services.routed_to(server.ip()).iter().find_map(|&address| {
+        let virtual_address = SocketAddr::new(address, server.port());
+        let service = services.find(error.embedded_transport, virtual_address)?;
+        let is_its = |real: &Arc<RealServer>| {
+            real.address == server.ip() && real.forwarding().method == ForwardMethod::Dr
+        };
+        let routes_once = service.is_one_packet() && service.servers.iter().any(is_its);
+        routes_once.then(|| (virtual_address, service.core.source))
+    })
 }
 
 /// Whether the packet opens a connection by its protocol's own rules (`is_new_conn`).

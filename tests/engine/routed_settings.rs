@@ -162,8 +162,20 @@ fn the_director_s_own_errors_about_one_datagram_speak_of_the_virtual_address() {
         );
         assert_eq!(endpoints(icmp_payload(&error)).1.to_string(), at(vip, 53));
 
-        let mut direct = unreachable(director, client, &udp(&at(client, 5000), &at(first, 54), b"question"));
-        assert_eq!(bed.handle_at(Hook::Output, None, &mut direct), Verdict::Accept, "another port");
+        // The server of another service of the address.
+        let [other, web] = [at(second, 53), at(vip, 80)];
+        let gone = Command::DeleteServer(key(Udp, &at(vip, 53)), other.parse().unwrap());
+        bed.director.apply(&[gone]).unwrap();
+        bed.add_specs(Tcp, &web, Rr, ServiceSettings::default(), vec![routed(&at(second, 80))]);
+        for (what, to, about) in [
+            ("another port", client, udp(&at(client, 5000), &at(first, 54), b"question")),
+            ("another protocol", client, tcp(&at(client, 5000), &at(first, 53), SYN, b"")),
+            ("another server", client, udp(&at(client, 5000), &other, b"question")),
+            ("an answer", first, udp(&at(first, 53), &at(client, 5000), b"answer")),
+        ] {
+            let mut direct = unreachable(director, to, &about);
+            assert_eq!(bed.handle_at(Hook::Output, None, &mut direct), Verdict::Accept, "{what}");
+        }
     }
 }
 
