@@ -4,7 +4,8 @@
 mod common;
 
 use common::lab::Lab;
-use common::raw::{AH, ESP, Raw, SCTP, first_at, read_sctp, sctp};
+use common::raw::{AH, ESP, Raw, SCTP, first_at};
+use common::sctp::{read_sctp, sctp};
 use serde_json::json;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;

@@ -6,6 +6,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
+#[path = "../nft-rules/tests/common/crc32c.rs"]
+mod crc32c;
+
+use crc32c::crc32c;
 use etherparse::*;
 use nfvs::director::packet::{
     IcmpErrorInfo, IcmpRewrite, Packet, Parsed, Rewrite, SctpChunks, Signal, TcpFlags, Transport,
@@ -97,7 +101,7 @@ impl Shape {
     }
 }
 
-/// A packet of two chunks: a cookie of `payload`, and data. The CRC is that of RFC 9260, appendix A, a bit at a time.
+/// A packet of two chunks: a cookie of `payload`, and data.
 fn build_sctp(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
     let mut packet = [&source.to_be_bytes()[..], &destination.to_be_bytes(), b"vtag", &[0; 4]].concat();
     packet.extend([10, 0]);
@@ -105,10 +109,8 @@ fn build_sctp(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
     packet.extend(payload);
     packet.resize(packet.len().next_multiple_of(4), 0);
     packet.extend([0, 3, 0, 17, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, b'!', 0, 0, 0]);
-    let crc = packet.iter().fold(!0u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ ((crc & 1) * 0x82f6_3b78))
-    });
-    packet[8..12].copy_from_slice(&(!crc).to_le_bytes());
+    let crc = crc32c(&packet);
+    packet[8..12].copy_from_slice(&crc);
     packet
 }
 

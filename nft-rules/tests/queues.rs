@@ -9,8 +9,10 @@ use std::{
 
 use common::{
     CLIENT, Row, SERVER, TCP, UDP, VIP, at, both_services, elements, endpoint, packets,
-    raw::{self, AH, ESP, Raw, SCTP},
-    routed_services, steering,
+    raw::{AH, ESP, Raw, SCTP},
+    routed_services,
+    sctp::{read_sctp, sctp},
+    steering,
 };
 use nft_rules::{SourceId, Tables};
 
@@ -109,14 +111,14 @@ fn an_init_opens_and_every_other_first_chunk_does_not() {
         for chunk in [0, 1, 2, 3, 6, 10, 255] {
             // The client hears of the refusal, or the server has the packet: either way the rules have seen it.
             let request = taken(&row, family, || {
-                client.send(VIP[index], &raw::sctp(5000, 80, chunk));
+                client.send(VIP[index], &sctp(5000, 80, chunk, &[1, 2, 3, 4]));
                 row.client.must(&format!("ping -q -c 1 -W 5 {}", VIP[index]));
             });
             let expected = if chunk == 1 { "request_open" } else { "request_established" };
             assert_eq!(request, [expected], "{family} chunk {chunk}");
             let reply = taken(&row, family, || {
-                server.send(CLIENT[index], &raw::sctp(8080, 5000, chunk));
-                client.receive(|packet| raw::read_sctp(packet).0 == 8080);
+                server.send(CLIENT[index], &sctp(8080, 5000, chunk, &[1, 2, 3, 4]));
+                client.receive(|packet| read_sctp(packet).0 == 8080);
             });
             assert_eq!(reply, ["reply"], "{family} chunk {chunk}");
         }

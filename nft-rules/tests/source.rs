@@ -15,7 +15,8 @@ use std::{
 
 use common::{
     CLIENT, DIRECTOR, Node, Row, SERVER, TCP, UDP, VIP, at, elements, endpoint, packets,
-    raw::{self, Raw, SCTP},
+    raw::{Raw, SCTP},
+    sctp::{read_sctp, sctp},
     steering,
 };
 use nft_rules::{Elements, Tables};
@@ -208,13 +209,13 @@ fn sctp_exchange(client: &Node, server: &Node, vip: &str, server_at: SocketAddr)
     let client = Raw::new(client, vip, SCTP);
     let server = Raw::bound(server, server_at.ip(), SCTP);
     let server_port = server_at.port();
-    client.send(vip, &raw::sctp(5000, 80, 1));
-    let (from, request) = server.receive(|packet| raw::read_sctp(packet).1 == server_port);
-    assert_eq!(raw::read_sctp(&request), (5000, server_port, true), "{vip}");
-    server.send(&from.to_string(), &raw::sctp(server_port, 5000, 2));
-    let (from, reply) = client.receive(|packet| raw::read_sctp(packet).1 == 5000);
+    client.send(vip, &sctp(5000, 80, 1, &[1, 2, 3, 4]));
+    let (from, request) = server.receive(|packet| read_sctp(packet).1 == server_port);
+    assert_eq!(read_sctp(&request), (5000, server_port, true), "{vip}");
+    server.send(&from.to_string(), &sctp(server_port, 5000, 2, &[1, 2, 3, 4]));
+    let (from, reply) = client.receive(|packet| read_sctp(packet).1 == 5000);
     assert_eq!(from.to_string(), vip);
-    assert_eq!(raw::read_sctp(&reply), (80, 5000, true), "{vip}");
+    assert_eq!(read_sctp(&reply), (80, 5000, true), "{vip}");
 }
 
 fn send_without_checksum(socket: &UdpSocket) {

@@ -1,5 +1,6 @@
 //! A director on a bench: virtual time, packets built by an independent library.
 
+use super::crc32c::crc32c;
 use etherparse::{IpNumber, PacketBuilder, SlicedPacket, TransportSlice};
 use nfvs::director::packet::Transport;
 use nfvs::director::scheduler::SchedulerKind;
@@ -318,14 +319,6 @@ pub(crate) fn raw(from: IpAddr, to: IpAddr, protocol: IpNumber, payload: &[u8]) 
     let mut bytes = Vec::new();
     ip(from, to).write(&mut bytes, protocol, payload).unwrap();
     bytes
-}
-
-/// RFC 9260, appendix A, a bit at a time.
-fn crc32c(packet: &[u8]) -> [u8; 4] {
-    let crc = packet.iter().fold(!0u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ ((crc & 1) * 0x82f6_3b78))
-    });
-    (!crc).to_le_bytes()
 }
 
 /// An ICMP destination-unreachable from `from` to `to` about the packet `about`.

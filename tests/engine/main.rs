@@ -2,6 +2,8 @@
 
 mod bed;
 mod connections;
+#[path = "../../nft-rules/tests/common/crc32c.rs"]
+mod crc32c;
 mod direct_routing;
 mod errors;
 mod forwarding;

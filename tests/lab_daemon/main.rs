@@ -17,10 +17,29 @@ use common::lab::{Lab, tally, text, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs::{self, File};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Output, Stdio};
 
 const NFVS: &str = env!("CARGO_BIN_EXE_nfvs");
 const URL: &str = "http://10.0.0.100/";
+
+/// What a run that has to succeed prints.
+#[track_caller]
+fn success(output: &Output) -> String {
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+    text(&output.stdout)
+}
+
+/// What a run that has to fail says.
+#[track_caller]
+fn refusal(output: &Output) -> String {
+    assert_eq!(
+        (output.status.code(), text(&output.stdout)),
+        (Some(1), String::new()),
+        "{}",
+        text(&output.stderr)
+    );
+    text(&output.stderr)
+}
 
 /// A daemon in a lab's director that a test started itself; it is killed when the value is dropped.
 struct Daemon(Child);

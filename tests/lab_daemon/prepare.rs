@@ -1,9 +1,9 @@
 //! `nfvs prepare`: what root does for a daemon without root, and says.
 
-use super::common::lab::{Lab, text, wait_for};
+use super::common::lab::{Lab, wait_for};
 use super::nobody::{GROUP, Nobody};
 use super::queues::is_stopped;
-use super::{Daemon, NFVS, assert_nothing_left, assert_serves, configure};
+use super::{Daemon, NFVS, assert_nothing_left, assert_serves, configure, refusal, success};
 use rustix::process::Signal;
 use serde_json::json;
 use std::net::UdpSocket;
@@ -22,16 +22,7 @@ fn prepare(lab: &Lab, arguments: &[&str]) -> Output {
 /// What a run that has to succeed prints.
 #[track_caller]
 fn prepared(lab: &Lab, arguments: &[&str]) -> String {
-    let output = prepare(lab, arguments);
-    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
-    text(&output.stdout)
-}
-
-/// What a run that has to fail says.
-#[track_caller]
-fn refusal(output: &Output) -> String {
-    assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), String::new()));
-    text(&output.stderr)
+    success(&prepare(lab, arguments))
 }
 
 const V4: &str = "net.ipv4.ip_forward";

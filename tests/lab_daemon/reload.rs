@@ -1,26 +1,20 @@
 //! The configuration file is read again, and the daemon goes on with it, or as it was.
 
-use super::common::lab::{Lab, text, wait_for};
-use super::{Daemon, NFVS, URL, answers, assert_nothing_left, assert_serves, configure, each, rules, run};
+use super::common::lab::{Lab, wait_for};
+use super::{
+    Daemon, NFVS, URL, answers, assert_nothing_left, assert_serves, configure, each, refusal, rules, run,
+    success,
+};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
-use std::process::{Command, Output};
+use std::process::Command;
 
 /// Runs `nfvs reload`, which has to succeed, and returns what it says.
 #[track_caller]
 fn reload(lab: &Lab) -> String {
-    let output = lab.nfvs(&["reload"]);
-    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
-    text(&output.stdout)
-}
-
-/// What a reload that has to fail says.
-#[track_caller]
-fn refusal(output: &Output) -> String {
-    assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), String::new()));
-    text(&output.stderr)
+    success(&lab.nfvs(&["reload"]))
 }
 
 /// The service `web`, as the configuration file has it.

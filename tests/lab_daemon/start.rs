@@ -2,28 +2,19 @@
 
 use super::common::lab::{Lab, text, wait_for};
 use super::nobody::Nobody;
-use super::{Daemon, NFVS, URL, answers, assert_nothing_left, assert_serves, configure, each, run};
+use super::{Daemon, NFVS, URL, answers, assert_nothing_left, assert_serves, configure, each, refusal, run};
 use nfvs::daemon::queue::{self, Backend, QueueConfig};
 use rustix::process::Signal;
 use serde_json::json;
 use std::fs;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
-use std::process::{Command, Output};
+use std::process::Command;
 
 /// Runs a daemon that has to be refused, and returns what it says.
 #[track_caller]
 fn refused(command: &mut Command) -> String {
     refusal(&command.output().expect("the command"))
-}
-
-#[track_caller]
-fn refusal(output: &Output) -> String {
-    let said = text(&output.stderr);
-    // `timeout` exits with 124.
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert_eq!(text(&output.stdout), "");
-    said
 }
 
 /// A daemon in the director, not started yet; the command in `prefix` starts it.

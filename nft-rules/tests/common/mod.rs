@@ -2,7 +2,9 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+mod crc32c;
 pub(crate) mod raw;
+pub(crate) mod sctp;
 
 use std::{
     fs::File,

@@ -86,28 +86,3 @@ impl Raw {
         }
     }
 }
-
-/// An SCTP packet (RFC 9260) of one chunk with four bytes behind its header.
-pub(crate) fn sctp(source: u16, destination: u16, chunk: u8) -> Vec<u8> {
-    let mut packet = [&source.to_be_bytes()[..], &destination.to_be_bytes(), b"vtag", &[0; 4]].concat();
-    packet.extend([chunk, 0, 0, 8, 1, 2, 3, 4]);
-    let crc = crc32c(&packet);
-    packet[8..12].copy_from_slice(&crc);
-    packet
-}
-
-/// Source and destination port of an SCTP packet, and whether its CRC is right.
-pub(crate) fn read_sctp(packet: &[u8]) -> (u16, u16, bool) {
-    let port = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
-    let mut unsummed = packet.to_vec();
-    unsummed[8..12].fill(0);
-    (port(0), port(2), packet[8..12] == crc32c(&unsummed))
-}
-
-/// RFC 9260, appendix A, a bit at a time.
-fn crc32c(packet: &[u8]) -> [u8; 4] {
-    let crc = packet.iter().fold(!0u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ ((crc & 1) * 0x82f6_3b78))
-    });
-    (!crc).to_le_bytes()
-}
