@@ -8,7 +8,7 @@ use super::engine::Director;
 use super::protocol::{Strictness, Timeouts};
 use super::scheduler::{self, SchedulerKind};
 use super::service::{
-    ForwardMethod, RealServer, ServerId, ServiceCore, ServiceKey, Services, VirtualService, Weight,
+    ForwardMethod, RealServer, ServerId, ServiceCore, ServiceKey, Services, Stats, VirtualService, Weight,
 };
 use super::{ReplySource, Time};
 use std::collections::HashSet;
@@ -227,6 +227,8 @@ enum Effect {
         kind: SchedulerKind,
         servers: Vec<Arc<RealServer>>,
     },
+    /// A service comes back that counts from zero.
+    Zeroed(Arc<Stats>),
 }
 
 impl Director {
@@ -330,7 +332,9 @@ impl Plan {
         }
         let source = self.reply_source(spec.key)?;
         let scheduler = scheduler::build(spec.scheduler, self.state.seed ^ u64::from(source.0));
-        let core = Arc::new(ServiceCore::new(spec.key, source, scheduler));
+        let stats = self.service_stats(spec.key);
+        let total = Arc::clone(&self.services.total);
+        let core = Arc::new(ServiceCore::new(spec.key, source, scheduler, stats, total));
         let mut service =
             VirtualService { name: spec.name.clone(), scheduler: spec.scheduler, servers: Vec::new(), core };
         for server in &spec.servers {
@@ -478,6 +482,17 @@ impl Plan {
         Some(self.state.trash.remove(position))
     }
 
+    /// Counters for a service `key`: those of its deleted predecessor if that still has connections, which then count
+    /// for the new one.
+    fn service_stats(&mut self, key: ServiceKey) -> Arc<Stats> {
+        let Some(predecessor) = self.state.retired.iter().find(|core| core.key == key) else {
+            return Arc::default();
+        };
+        let stats = Arc::clone(&predecessor.stats);
+        self.effects.push(Effect::Zeroed(Arc::clone(&stats)));
+        stats
+    }
+
     /// A source number for replies of `key`: that of its deleted predecessor if that still has connections, else
     /// the lowest free one.
     fn reply_source(&mut self, key: ServiceKey) -> Result<ReplySource, CommandError> {
@@ -505,7 +520,7 @@ impl Effect {
             Effect::Revived { server, weight, keep_stats } => {
                 server.set_weight(weight);
                 if !keep_stats {
-                    server.stats.reset();
+                    server.stats.zero();
                 }
                 server.set_available(true);
             }
@@ -527,6 +542,7 @@ impl Effect {
                 scheduler.on_changed(&servers);
                 core.set_scheduler(scheduler);
             }
+            Effect::Zeroed(stats) => stats.zero(),
         }
     }
 }

@@ -6,6 +6,7 @@
 use super::connection::{
     Connection, ConnectionTable, ConnectionView, Handle, InboundKey, OutboundKey, Shard,
 };
+use super::estimation::Estimation;
 use super::packet::{FlowInfo, IcmpErrorInfo, IcmpRewrite, Packet, Parsed, Rewrite, Signal};
 use super::protocol::{Direction, Event, SctpEvent, TcpEvent};
 use super::service::{ForwardMethod, RealServer, Services, VirtualService};
@@ -29,6 +30,7 @@ const FIRST_STAND_IN_PORT: u16 = 1024;
 pub struct Director {
     pub(super) services: ArcSwap<Services>,
     pub(super) changes: super::change::Changes,
+    pub(super) estimation: Estimation,
     pub(super) hasher: TableHasher,
     table: ConnectionTable,
     drops: [AtomicU64; DropReason::ALL.len()],
@@ -41,6 +43,7 @@ impl Director {
         Director {
             services: ArcSwap::from_pointee(Services::empty(&hasher)),
             changes: super::change::Changes::new(seed),
+            estimation: Estimation::default(),
             table: ConnectionTable::new(limits.max_connections, &hasher),
             hasher,
             drops: std::array::from_fn(|_| AtomicU64::new(0)),
@@ -293,8 +296,7 @@ impl Director {
         let connection =
             Connection::new(key, Arc::clone(server), server_port, port, Arc::clone(&service.core));
         let handle = self.table.insert(shard, connection, now).ok_or(DropReason::TableFull)?;
-        server.stats.count_conn();
-        service.core.stats.count_conn();
+        shard.get(handle).count_conn();
         Ok(handle)
     }
 

@@ -2,6 +2,7 @@
 
 mod bed;
 mod connections;
+mod counters;
 mod errors;
 mod forwarding;
 mod ipsec;

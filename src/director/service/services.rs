@@ -34,15 +34,23 @@ pub struct ServiceCore {
     pub key: ServiceKey,
     /// What the kernel writes as the source of the service's replies.
     pub source: ReplySource,
-    /// Traffic counters.
-    pub stats: Stats,
+    /// Traffic counters. A service that was deleted and comes back has those of its connections, from zero.
+    pub stats: Arc<Stats>,
+    /// The counters of all services together.
+    pub total: Arc<Stats>,
     scheduler: Mutex<Box<dyn Scheduler>>,
 }
 
 impl ServiceCore {
-    /// A service that schedules with `scheduler`.
-    pub fn new(key: ServiceKey, source: ReplySource, scheduler: Box<dyn Scheduler>) -> ServiceCore {
-        ServiceCore { key, source, stats: Stats::default(), scheduler: Mutex::new(scheduler) }
+    /// A service that schedules with `scheduler`, and counts into `stats` and `total`.
+    pub fn new(
+        key: ServiceKey,
+        source: ReplySource,
+        scheduler: Box<dyn Scheduler>,
+        stats: Arc<Stats>,
+        total: Arc<Stats>,
+    ) -> ServiceCore {
+        ServiceCore { key, source, stats, total, scheduler: Mutex::new(scheduler) }
     }
 
     /// Runs `f` on the scheduler, alone. A panic in an earlier `f` leaves a scheduler that is still usable: its
@@ -99,6 +107,8 @@ pub struct Services {
     pub timeouts: Timeouts,
     /// What the protocols make of doubtful packets.
     pub strictness: Strictness,
+    /// The counters of all services together, those included that were deleted (`tot_stats`).
+    pub total: Arc<Stats>,
 }
 
 impl Services {
@@ -110,6 +120,7 @@ impl Services {
             names: HashSet::new(),
             timeouts: Timeouts::default(),
             strictness: Strictness::default(),
+            total: Arc::default(),
         }
     }
 
