@@ -93,6 +93,16 @@ pub(super) enum Command {
         #[command(flatten)]
         instance: Instance,
     },
+    /// Set counters and rates to zero, as `ipvsadm -Z` does
+    ///
+    /// Without a service: those of all services and servers, and the total. With one: those of the service and its
+    /// servers; the total stays. Connections, and what `nfvs show services` says of them, stay as they are.
+    Zero {
+        /// The service: its name, or its protocol and address as one argument, such as "tcp 10.0.0.100:80"
+        service: Option<String>,
+        #[command(flatten)]
+        instance: Instance,
+    },
     /// Send one request to a running daemon, as a line of JSON, and print its reply
     ///
     /// This is how services and servers are added, changed and removed while the daemon runs. Such changes are not
@@ -139,4 +149,6 @@ pub(super) enum What {
     Queues,
     /// Traffic counters and drop reasons
     Stats,
+    /// Connections, packets and bytes a second
+    Rates,
 }

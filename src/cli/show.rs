@@ -3,7 +3,8 @@
 use super::arguments::What;
 use super::client::Client;
 use crate::daemon::api::{
-    ConnectionStatus, QueueStatus, Request, ServerStatus, ServiceStatus, Statistics, Traffic,
+    ConnectionStatus, QueueStatus, RateStatus, Request, ServerStatus, ServiceStatus, Statistics, Traffic,
+    TrafficRates,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -30,6 +31,10 @@ pub(super) fn show(client: &mut Client, what: What, json: bool, out: &mut impl W
         What::Stats => {
             let stats: Statistics = client.ask(&Request::ShowStats {})?;
             if json { print_json(&stats, out) } else { print_stats(&stats, out) }
+        }
+        What::Rates => {
+            let rates: RateStatus = client.ask(&Request::ShowRates {})?;
+            if json { print_json(&rates, out) } else { print_rates(&rates, out) }
         }
     }
 }
@@ -103,12 +108,7 @@ fn print_servers(services: &[ServiceStatus], out: &mut impl Write) -> anyhow::Re
 }
 
 fn print_stats(stats: &Statistics, out: &mut impl Write) -> anyhow::Result<()> {
-    let columns = ["Conns", "InPkts", "OutPkts", "InBytes", "OutBytes"];
-    write!(out, "{:<33}", "Prot LocalAddress:Port")?;
-    for column in columns {
-        write!(out, " {column:>8}")?;
-    }
-    writeln!(out, "\n  -> RemoteAddress:Port")?;
+    print_heading(["Conns", "InPkts", "OutPkts", "InBytes", "OutBytes"], out)?;
     for service in &stats.services {
         writeln!(out, "{:<33}{}", service_column(service), traffic_columns(&service.stats))?;
         for server in &service.servers {
@@ -116,6 +116,7 @@ fn print_stats(stats: &Statistics, out: &mut impl Write) -> anyhow::Result<()> {
             writeln!(out, "  -> {address:<28}{}", traffic_columns(&server.stats))?;
         }
     }
+    writeln!(out, "{:<33}{}", "Total", traffic_columns(&stats.total))?;
     writeln!(out, "\nconnections: {} of at most {}", stats.connections, stats.max_connections)?;
     let drops: Vec<String> = stats
         .drops
@@ -124,6 +125,29 @@ fn print_stats(stats: &Statistics, out: &mut impl Write) -> anyhow::Result<()> {
         .map(|(reason, count)| format!("{reason} {count}"))
         .collect();
     writeln!(out, "dropped: {}", if drops.is_empty() { "none".to_owned() } else { drops.join(", ") })?;
+    Ok(())
+}
+
+fn print_rates(rates: &RateStatus, out: &mut impl Write) -> anyhow::Result<()> {
+    print_heading(["CPS", "InPPS", "OutPPS", "InBPS", "OutBPS"], out)?;
+    for service in &rates.services {
+        let address = protocol_and_endpoint(&service.protocol, &service.address, service.port);
+        writeln!(out, "{address:<33}{}", rate_columns(&service.rates))?;
+        for server in &service.servers {
+            let address = endpoint(&server.address, server.port);
+            writeln!(out, "  -> {address:<28}{}", server_rate_columns(&server.rates))?;
+        }
+    }
+    writeln!(out, "{:<33}{}", "Total", rate_columns(&rates.total))?;
+    Ok(())
+}
+
+fn print_heading(columns: [&str; 5], out: &mut impl Write) -> anyhow::Result<()> {
+    write!(out, "{:<33}", "Prot LocalAddress:Port")?;
+    for column in columns {
+        write!(out, " {column:>8}")?;
+    }
+    writeln!(out, "\n  -> RemoteAddress:Port")?;
     Ok(())
 }
 
@@ -202,11 +226,15 @@ fn connections_text(client: &mut Client, out: &mut impl Write) -> anyhow::Result
 }
 
 fn service_column(service: &ServiceStatus) -> String {
-    format!("{:<4} {}", service.protocol.to_uppercase(), endpoint(&service.address, service.port))
+    protocol_and_endpoint(&service.protocol, &service.address, service.port)
+}
+
+fn protocol_and_endpoint(protocol: &str, address: &str, port: u16) -> String {
+    format!("{:<4} {}", protocol.to_uppercase(), endpoint(address, port))
 }
 
 /// `address:port`, with IPv6 addresses in brackets.
-fn endpoint(address: &str, port: u16) -> String {
+pub(super) fn endpoint(address: &str, port: u16) -> String {
     match address.parse::<IpAddr>() {
         Ok(address) => SocketAddr::new(address, port).to_string(),
         Err(_) => format!("{address}:{port}"),
@@ -225,6 +253,24 @@ fn traffic_columns(traffic: &Traffic) -> String {
     [traffic.connections, traffic.in_packets, traffic.out_packets, traffic.in_bytes, traffic.out_bytes]
         .map(large_number)
         .concat()
+}
+
+fn rate_columns(rates: &TrafficRates) -> String {
+    counts_per_second(rates).into_iter().chain(bytes_per_second(rates)).map(large_number).collect()
+}
+
+/// `ipvsadm --rate` cuts only the bytes of a server.
+fn server_rate_columns(rates: &TrafficRates) -> String {
+    let counts = counts_per_second(rates).map(|count| format!(" {count:>8}")).concat();
+    counts + &bytes_per_second(rates).map(large_number).concat()
+}
+
+fn counts_per_second(rates: &TrafficRates) -> [u64; 3] {
+    [rates.connections_per_second, rates.in_packets_per_second, rates.out_packets_per_second]
+}
+
+fn bytes_per_second(rates: &TrafficRates) -> [u64; 2] {
+    [rates.in_bytes_per_second, rates.out_bytes_per_second]
 }
 
 /// A number in nine columns, cut as `ipvsadm --stats` cuts it.

@@ -2,7 +2,7 @@
 //!
 //! A request is one line of JSON, a reply one or more. Field names and meanings are stable; fields may be added.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use std::fmt;
 
@@ -18,6 +18,14 @@ pub enum Request {
     ShowQueues {},
     /// Counters: [`Statistics`].
     ShowStats {},
+    /// What is counted in a second: [`RateStatus`].
+    ShowRates {},
+    /// Sets counters and rates to zero.
+    Zero {
+        /// Protocol, address and port; none: all services, and the total.
+        #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+        service: Option<Value>,
+    },
     /// Adds a service as the configuration file writes it.
     AddService {
         /// The service.
@@ -61,6 +69,11 @@ pub enum Request {
     },
     /// Reads the configuration file again: [`Reloaded`].
     Reload {},
+}
+
+/// Takes `null` for a value, and a wrong one, rather than for a field that was left out.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 /// One line of a reply.
@@ -230,6 +243,60 @@ pub struct Statistics {
     pub max_connections: usize,
     /// Packets dropped, by reason.
     pub drops: serde_json::Map<String, Value>,
+    /// Counters of all services together, deleted ones included.
+    pub total: Traffic,
     /// Counters of services and servers.
     pub services: Vec<ServiceStatus>,
+}
+
+/// What the whole director counts in a second.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RateStatus {
+    /// All services together, deleted ones included.
+    pub total: TrafficRates,
+    /// The services.
+    pub services: Vec<ServiceRates>,
+}
+
+/// What a service counts in a second.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceRates {
+    /// The operator's name for it.
+    pub name: String,
+    /// `tcp`, `udp` or `sctp`.
+    pub protocol: String,
+    /// The virtual address.
+    pub address: String,
+    /// The port; 0: every port.
+    pub port: u16,
+    /// Its rates.
+    pub rates: TrafficRates,
+    /// Its servers, newest first.
+    pub servers: Vec<ServerRates>,
+}
+
+/// What a server counts in a second.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerRates {
+    /// Its address.
+    pub address: String,
+    /// Its port; 0: the port the client asked for.
+    pub port: u16,
+    /// Its rates.
+    pub rates: TrafficRates,
+}
+
+/// Moving averages of what is counted in a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficRates {
+    /// Connections scheduled.
+    pub connections_per_second: u64,
+    /// Packets from clients.
+    pub in_packets_per_second: u64,
+    /// Packets to clients.
+    pub out_packets_per_second: u64,
+    /// Bytes from clients, IP headers included.
+    pub in_bytes_per_second: u64,
+    /// Bytes to clients, IP headers included.
+    pub out_bytes_per_second: u64,
 }

@@ -170,6 +170,7 @@ fn log(request: &Request, reply: &Reply) {
             | Request::ShowConnections {}
             | Request::ShowQueues {}
             | Request::ShowStats {}
+            | Request::ShowRates {}
     );
     if is_question {
         return;
