@@ -2,6 +2,7 @@
 
 use super::netns::on_own_thread;
 use nix::sched::{CloneFlags, setns};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -69,6 +70,11 @@ impl Lab {
     #[track_caller]
     pub(crate) fn shell(&self, node: &str, script: &str) -> String {
         self.run(node, &["bash", "-euo", "pipefail", "-c", script])
+    }
+
+    /// Starts `wrk` with these arguments on `c1`, for longer than any test takes; see [`Running::end_load`].
+    pub(crate) fn load(&self, arguments: &[&str]) -> Running {
+        self.spawn("c1", &[&["wrk", "-t1", "-d10m"], arguments].concat())
     }
 
     /// Starts a command in a node; it is ended when the value is dropped.
@@ -184,6 +190,16 @@ impl Running {
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
         assert!(output.status.success(), "{}\n{stdout}{stderr}", output.status);
         stdout
+    }
+
+    /// Interrupts a load that `wrk` makes and returns what it says of it: no request has failed.
+    #[track_caller]
+    pub(crate) fn end_load(self) -> String {
+        let id = self.0.as_ref().expect("not finished").id();
+        kill_process(Pid::from_raw(id.cast_signed()).expect("a pid"), Signal::INT).expect("it runs");
+        let said = self.finish();
+        assert!(!said.contains("Socket errors") && !said.contains("Non-2xx"), "{said}");
+        said
     }
 
     /// Whether the command has ended.
