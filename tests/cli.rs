@@ -7,10 +7,11 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
 use tempfile::TempDir;
 
-const TABLES: [&str; 6] = ["services", "servers", "connections", "queues", "stats", "tunables"];
+const TABLES: [&str; 7] = ["services", "servers", "connections", "queues", "stats", "rates", "tunables"];
 
 /// What a run of `nfvs` came to.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,17 +49,27 @@ struct FakeDaemon {
 }
 
 impl FakeDaemon {
+    /// One that needs to know only which command it is.
     fn new(answer: impl Fn(&str) -> String + Send + 'static) -> FakeDaemon {
+        FakeDaemon::hearing(move |request| answer(request["command"].as_str().unwrap()))
+    }
+
+    fn hearing(answer: impl Fn(&Value) -> String + Send + 'static) -> FakeDaemon {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("nfvs.sock")).unwrap();
         // It ends with the test's process.
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let stream = stream.unwrap();
-                let request = BufReader::new(&stream).lines().next().unwrap().unwrap();
-                let request: Value = serde_json::from_str(&request).unwrap();
-                // A client that has seen enough may be gone.
-                let _ = (&stream).write_all(answer(request["command"].as_str().unwrap()).as_bytes());
+                // A client may ask more than once, and one that has seen enough may be gone.
+                for request in BufReader::new(&stream).lines().map_while(Result::ok) {
+                    let answer = answer(&serde_json::from_str(&request).unwrap());
+                    let _ = (&stream).write_all(answer.as_bytes());
+                    // Whatever is no whole answer is its last word.
+                    if !answer.contains("\"ok\"") {
+                        break;
+                    }
+                }
                 let _ = stream.shutdown(Shutdown::Both);
             }
         });
@@ -181,8 +192,34 @@ fn stats(table_full: u32) -> Value {
     json!({
         "connections": 300, "max_connections": 1_048_576,
         "drops": { "malformed": 0, "table_full": table_full, "truncated": table_full / 2 },
+        "total": traffic(999_999_999, 1_000_000_000_000, 1),
         "services": services(),
     })
+}
+
+fn rates() -> Value {
+    let per_second = |connections: u64, packets: u64, bytes: u64| {
+        json!({
+            "connections_per_second": connections, "in_packets_per_second": packets,
+            "out_packets_per_second": packets / 2, "in_bytes_per_second": bytes,
+            "out_bytes_per_second": bytes.saturating_mul(100),
+        })
+    };
+    let mut services = services();
+    for service in services.as_array_mut().unwrap() {
+        for server in service["servers"].as_array_mut().unwrap() {
+            *server = json!({
+                "address": server["address"], "port": server["port"],
+                "rates": per_second(12, 123_456_789, 123_456_789),
+            });
+        }
+        let service = service.as_object_mut().unwrap();
+        service.retain(|key, _| {
+            ["name", "protocol", "address", "port", "fwmark", "family", "servers"].contains(&key.as_str())
+        });
+        service.insert("rates".to_owned(), per_second(25, 123_456_789, 99_999_999));
+    }
+    json!({ "total": per_second(1, 2, 3), "services": services })
 }
 
 fn ok(value: &Value) -> String {
@@ -199,6 +236,7 @@ fn usual_answer(command: &str) -> String {
         }
         "show-queues" => ok(&queues(true)),
         "show-stats" => ok(&stats(5)),
+        "show-rates" => ok(&rates()),
         "show-tunables" => ok(&tunables()),
         other => json!({ "error": format!("what is {other}?") }).to_string() + "\n",
     }
@@ -208,7 +246,17 @@ fn usual_answer(command: &str) -> String {
 fn empty_answer(command: &str) -> String {
     match command {
         "show-connections" => ok(&Value::Null),
-        "show-stats" => ok(&json!({ "connections": 0, "max_connections": 1, "drops": {}, "services": [] })),
+        "show-stats" => {
+            let total = traffic(0, 0, 0);
+            ok(
+                &json!({ "connections": 0, "max_connections": 1, "drops": {}, "total": total, "services": [] }),
+            )
+        }
+        "show-rates" => {
+            let mut nothing = rates();
+            nothing["services"] = json!([]);
+            ok(&nothing)
+        }
         "show-tunables" => ok(&tunables()),
         _ => ok(&json!([])),
     }
@@ -217,9 +265,17 @@ fn empty_answer(command: &str) -> String {
 #[test]
 fn help_is_complete() {
     let mut said = String::new();
-    for words in
-        [&[][..], &["run"], &["prepare"], &["check"], &["schema"], &["reload"], &["show"], &["request"]]
-    {
+    for words in [
+        &[][..],
+        &["run"],
+        &["prepare"],
+        &["check"],
+        &["schema"],
+        &["reload"],
+        &["show"],
+        &["zero"],
+        &["request"],
+    ] {
         let words = [words, &["--help"]].concat();
         let run = nfvs(&words);
         assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{words:?}");
@@ -266,6 +322,7 @@ fn a_wrong_command_line_exits_2() {
         &["show"],
         &["show", "weather"],
         &["show", "services", "--xml"],
+        &["zero", "web", "dns"],
         &["request"],
         &["schema", "7"],
     ] {
@@ -369,6 +426,7 @@ fn json_has_the_promised_keys() {
     assert_eq!(show("connections"), Value::from(connections()));
     assert_eq!(show("queues"), queues(true));
     assert_eq!(show("stats"), stats(5));
+    assert_eq!(show("rates"), rates());
 
     assert_eq!(show("tunables"), tunables());
 
@@ -491,6 +549,37 @@ fn a_daemon_that_hangs_up_is_an_error() {
 }
 
 #[test]
+fn zero_names_a_service_by_its_name_or_its_key() {
+    let (say, heard) = mpsc::channel();
+    let daemon = FakeDaemon::hearing(move |request| match request["command"].as_str() {
+        Some("show-services") => ok(&services()),
+        _ => {
+            say.send(request.clone()).unwrap();
+            ok(&Value::Null)
+        }
+    });
+    let socket = daemon.socket();
+    let zero =
+        |service: &[&str]| nfvs(&[&["zero"], service, &["--socket", socket.to_str().unwrap()]].concat());
+    let web6 = json!({ "protocol": "tcp", "address": "fd00::100", "port": 80 });
+    for (service, expected) in [
+        (&[][..], json!({ "command": "zero" })),
+        (&["web6"], json!({ "command": "zero", "service": web6 })),
+        (&["tcp [fd00::100]:80"], json!({ "command": "zero", "service": web6 })),
+        (&["fwmark 6 ipv6"], json!({ "command": "zero", "service": { "fwmark": 6, "family": "ipv6" } })),
+        (&["fwmark 5"], json!({ "command": "zero", "service": { "fwmark": 5, "family": "ipv4" } })),
+    ] {
+        assert_eq!(zero(service), Run { code: 0, stdout: String::new(), stderr: String::new() });
+        assert_eq!(heard.recv().unwrap(), expected, "{service:?}");
+    }
+    let stderr =
+        "nfvs: no service is called \"tcp fd00::100:80\", and none has that for its address or mark\n"
+            .to_owned();
+    assert_eq!(zero(&["tcp fd00::100:80"]), Run { code: 1, stdout: String::new(), stderr });
+    assert!(heard.try_recv().is_err(), "nothing was zeroed");
+}
+
+#[test]
 fn requests_are_relayed_as_they_are() {
     let daemon = FakeDaemon::new(usual_answer);
     let socket = daemon.socket();
@@ -517,6 +606,11 @@ fn output_that_nobody_reads_is_no_error() {
             let mut stats = stats(5);
             stats["services"] = vec![services()[0].clone(); 2000].into();
             ok(&stats)
+        }
+        "show-rates" => {
+            let mut rates = rates();
+            rates["services"] = vec![rates["services"][0].clone(); 2000].into();
+            ok(&rates)
         }
         _ => ok(&json!(vec![services()[0].clone(); 2000])),
     });

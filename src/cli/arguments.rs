@@ -93,6 +93,17 @@ pub(super) enum Command {
         #[command(flatten)]
         instance: Instance,
     },
+    /// Set counters and rates to zero, as `ipvsadm -Z` does
+    ///
+    /// Without a service: those of all services and servers, and the total. With one: those of the service and its
+    /// servers; the total stays. Connections, and what `nfvs show services` says of them, stay as they are.
+    Zero {
+        /// The service: its name, or as one argument its protocol and address, such as "tcp 10.0.0.100:80", or its mark,
+        /// such as "fwmark 5" or "fwmark 5 ipv6"
+        service: Option<String>,
+        #[command(flatten)]
+        instance: Instance,
+    },
     /// Send one request to a running daemon, as a line of JSON, and print its reply
     ///
     /// This is how services and servers are added, changed and removed while the daemon runs. Such changes are not
@@ -139,6 +150,8 @@ pub(super) enum What {
     Queues,
     /// Traffic counters and drop reasons
     Stats,
+    /// Connections, packets and bytes a second
+    Rates,
     /// Settings of the whole director, by their names under net.ipv4.vs
     Tunables,
 }

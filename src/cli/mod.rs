@@ -6,6 +6,7 @@ mod arguments;
 mod client;
 mod output;
 mod show;
+mod zero;
 
 use crate::daemon::api::{Reloaded, Request};
 use crate::{config, daemon};
@@ -68,6 +69,9 @@ fn execute(command: Command, out: &mut impl Write) -> anyhow::Result<ExitCode> {
         Command::Show { what, json, instance } => {
             let mut client = Client::connect(&instance.socket())?;
             show::show(&mut client, what, json, out)?;
+        }
+        Command::Zero { service, instance } => {
+            zero::zero(&mut Client::connect(&instance.socket())?, service.as_deref())?;
         }
         Command::Request { json, instance } => {
             let mut client = Client::connect(&instance.socket())?;

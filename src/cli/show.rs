@@ -3,8 +3,8 @@
 use super::arguments::What;
 use super::client::Client;
 use crate::daemon::api::{
-    ConnectionStatus, PersistenceStatus, QueueStatus, Request, ServerStatus, ServiceStatus, Statistics,
-    Traffic, TunablesStatus,
+    ConnectionStatus, PersistenceStatus, QueueStatus, RateStatus, Request, ServerStatus, ServiceName,
+    ServiceStatus, Statistics, Traffic, TrafficRates, TunablesStatus,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -35,6 +35,10 @@ pub(super) fn show(client: &mut Client, what: What, json: bool, out: &mut impl W
         What::Tunables => {
             let tunables: TunablesStatus = client.ask(&Request::ShowTunables {})?;
             if json { print_json(&tunables, out) } else { print_tunables(&tunables, out) }
+        }
+        What::Rates => {
+            let rates: RateStatus = client.ask(&Request::ShowRates {})?;
+            if json { print_json(&rates, out) } else { print_rates(&rates, out) }
         }
     }
 }
@@ -69,7 +73,7 @@ fn print_services(services: &[ServiceStatus], out: &mut impl Write) -> anyhow::R
     writeln!(out, "Prot LocalAddress:Port Scheduler Flags")?;
     writeln!(out, "  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn")?;
     for service in services {
-        writeln!(out, "{} {}{}", service_column(service), service.scheduler, flags(service))?;
+        writeln!(out, "{} {}{}", service_column(&service.name), service.scheduler, flags(service))?;
         for server in &service.servers {
             writeln!(
                 out,
@@ -97,7 +101,7 @@ fn print_servers(services: &[ServiceStatus], out: &mut impl Write) -> anyhow::Re
                 out,
                 "{:<28} {:<28} {:<7} {:<6} {:<10} {:<10}",
                 endpoint(&server.address, server.port),
-                service_column(service),
+                service_column(&service.name),
                 forward_column(server),
                 server.weight,
                 server.active,
@@ -109,19 +113,15 @@ fn print_servers(services: &[ServiceStatus], out: &mut impl Write) -> anyhow::Re
 }
 
 fn print_stats(stats: &Statistics, out: &mut impl Write) -> anyhow::Result<()> {
-    let columns = ["Conns", "InPkts", "OutPkts", "InBytes", "OutBytes"];
-    write!(out, "{:<33}", "Prot LocalAddress:Port")?;
-    for column in columns {
-        write!(out, " {column:>8}")?;
-    }
-    writeln!(out, "\n  -> RemoteAddress:Port")?;
+    print_heading(["Conns", "InPkts", "OutPkts", "InBytes", "OutBytes"], out)?;
     for service in &stats.services {
-        writeln!(out, "{:<33}{}", service_column(service), traffic_columns(&service.stats))?;
+        writeln!(out, "{:<33}{}", service_column(&service.name), traffic_columns(&service.stats))?;
         for server in &service.servers {
             let address = endpoint(&server.address, server.port);
             writeln!(out, "  -> {address:<28}{}", traffic_columns(&server.stats))?;
         }
     }
+    writeln!(out, "{:<33}{}", "Total", traffic_columns(&stats.total))?;
     writeln!(out, "\nconnections: {} of at most {}", stats.connections, stats.max_connections)?;
     let drops: Vec<String> = stats
         .drops
@@ -138,6 +138,28 @@ fn print_tunables(tunables: &TunablesStatus, out: &mut impl Write) -> anyhow::Re
     for (name, value) in json!(tunables).as_object().into_iter().flatten() {
         writeln!(out, "{name} = {value}")?;
     }
+    Ok(())
+}
+
+fn print_rates(rates: &RateStatus, out: &mut impl Write) -> anyhow::Result<()> {
+    print_heading(["CPS", "InPPS", "OutPPS", "InBPS", "OutBPS"], out)?;
+    for service in &rates.services {
+        writeln!(out, "{:<33}{}", service_column(&service.name), rate_columns(&service.rates))?;
+        for server in &service.servers {
+            let address = endpoint(&server.address, server.port);
+            writeln!(out, "  -> {address:<28}{}", server_rate_columns(&server.rates))?;
+        }
+    }
+    writeln!(out, "{:<33}{}", "Total", rate_columns(&rates.total))?;
+    Ok(())
+}
+
+fn print_heading(columns: [&str; 5], out: &mut impl Write) -> anyhow::Result<()> {
+    write!(out, "{:<33}", "Prot LocalAddress:Port")?;
+    for column in columns {
+        write!(out, " {column:>8}")?;
+    }
+    writeln!(out, "\n  -> RemoteAddress:Port")?;
     Ok(())
 }
 
@@ -215,7 +237,7 @@ fn connections_text(client: &mut Client, out: &mut impl Write) -> anyhow::Result
     })
 }
 
-fn service_column(service: &ServiceStatus) -> String {
+fn service_column(service: &ServiceName) -> String {
     let family = if service.family.as_deref() == Some("ipv6") { " IPv6" } else { "" };
     match (&service.protocol, &service.address, service.port, service.fwmark) {
         (Some(protocol), Some(address), Some(port), _) => {
@@ -241,7 +263,7 @@ fn flags(service: &ServiceStatus) -> String {
 }
 
 /// `address:port`, with IPv6 addresses in brackets.
-fn endpoint(address: &str, port: u16) -> String {
+pub(super) fn endpoint(address: &str, port: u16) -> String {
     match address.parse::<IpAddr>() {
         Ok(address) => SocketAddr::new(address, port).to_string(),
         Err(_) => format!("{address}:{port}"),
@@ -261,6 +283,24 @@ fn traffic_columns(traffic: &Traffic) -> String {
     [traffic.connections, traffic.in_packets, traffic.out_packets, traffic.in_bytes, traffic.out_bytes]
         .map(large_number)
         .concat()
+}
+
+fn rate_columns(rates: &TrafficRates) -> String {
+    counts_per_second(rates).into_iter().chain(bytes_per_second(rates)).map(large_number).collect()
+}
+
+/// `ipvsadm --rate` cuts only the bytes of a server.
+fn server_rate_columns(rates: &TrafficRates) -> String {
+    let counts = counts_per_second(rates).map(|count| format!(" {count:>8}")).concat();
+    counts + &bytes_per_second(rates).map(large_number).concat()
+}
+
+fn counts_per_second(rates: &TrafficRates) -> [u64; 3] {
+    [rates.connections_per_second, rates.in_packets_per_second, rates.out_packets_per_second]
+}
+
+fn bytes_per_second(rates: &TrafficRates) -> [u64; 2] {
+    [rates.in_bytes_per_second, rates.out_bytes_per_second]
 }
 
 /// A number in nine columns, cut as `ipvsadm --stats` cuts it.

@@ -2,8 +2,8 @@
 //!
 //! A request is one line of JSON, a reply one or more. Field names and meanings are stable; fields may be added.
 
-use crate::director::service::{ClientMask, OwnTimeouts, Persistence, Tunables};
-use serde::{Deserialize, Serialize};
+use crate::director::service::{ClientMask, OwnTimeouts, Persistence, ServiceKey, Tunables, VirtualService};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use std::fmt;
 use std::time::Duration;
@@ -20,6 +20,14 @@ pub enum Request {
     ShowQueues {},
     /// Counters: [`Statistics`].
     ShowStats {},
+    /// What is counted in a second: [`RateStatus`].
+    ShowRates {},
+    /// Sets counters and rates to zero.
+    Zero {
+        /// Protocol, address and port; none: all services, and the total.
+        #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+        service: Option<Value>,
+    },
     /// Adds a service as the configuration file writes it.
     AddService {
         /// The service.
@@ -72,6 +80,11 @@ pub enum Request {
     Reload {},
 }
 
+/// Takes `null` for a value, and a wrong one, rather than for a field that was left out.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
+}
+
 /// One line of a reply.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -116,9 +129,9 @@ impl fmt::Display for Reloaded {
     }
 }
 
-/// A virtual service.
+/// What tells a virtual service from others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ServiceStatus {
+pub struct ServiceName {
     /// The operator's name for it.
     pub name: String,
     /// `tcp`, `udp` or `sctp`; like the next two, not there for a service by mark.
@@ -136,6 +149,31 @@ pub struct ServiceStatus {
     /// `ipv4` or `ipv6`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub family: Option<String>,
+}
+
+impl From<&VirtualService> for ServiceName {
+    fn from(service: &VirtualService) -> ServiceName {
+        let (endpoint, mark) = match service.key() {
+            ServiceKey::Endpoint { transport, address, port } => (Some((transport, address, port)), None),
+            ServiceKey::Mark { mark, family } => (None, Some((mark, family))),
+        };
+        ServiceName {
+            name: service.name.clone(),
+            protocol: endpoint.map(|(transport, ..)| transport.to_string()),
+            address: endpoint.map(|(_, address, _)| address.to_string()),
+            port: endpoint.map(|(.., port)| port),
+            fwmark: mark.map(|(mark, _)| mark.get()),
+            family: mark.map(|(_, family)| family.to_string()),
+        }
+    }
+}
+
+/// A virtual service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Which one it is.
+    #[serde(flatten)]
+    pub name: ServiceName,
     /// The scheduler.
     pub scheduler: String,
     /// Whether clients stay with their server.
@@ -339,6 +377,55 @@ pub struct Statistics {
     pub max_connections: usize,
     /// Packets dropped, by reason.
     pub drops: serde_json::Map<String, Value>,
+    /// Counters of all services together, deleted ones included.
+    pub total: Traffic,
     /// Counters of services and servers.
     pub services: Vec<ServiceStatus>,
+}
+
+/// What the whole director counts in a second.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RateStatus {
+    /// All services together, deleted ones included.
+    pub total: TrafficRates,
+    /// The services.
+    pub services: Vec<ServiceRates>,
+}
+
+/// What a service counts in a second.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceRates {
+    /// Which one it is.
+    #[serde(flatten)]
+    pub name: ServiceName,
+    /// Its rates.
+    pub rates: TrafficRates,
+    /// Its servers, newest first.
+    pub servers: Vec<ServerRates>,
+}
+
+/// What a server counts in a second.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerRates {
+    /// Its address.
+    pub address: String,
+    /// Its port; 0: the port the client asked for.
+    pub port: u16,
+    /// Its rates.
+    pub rates: TrafficRates,
+}
+
+/// Moving averages of what is counted in a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficRates {
+    /// Connections scheduled.
+    pub connections_per_second: u64,
+    /// Packets from clients.
+    pub in_packets_per_second: u64,
+    /// Packets to clients.
+    pub out_packets_per_second: u64,
+    /// Bytes from clients, IP headers included.
+    pub in_bytes_per_second: u64,
+    /// Bytes to clients, IP headers included.
+    pub out_bytes_per_second: u64,
 }

@@ -1,8 +1,8 @@
 //! The control plane: every change of services goes through here, to steering and director together.
 
 use super::api::{
-    PersistenceStatus, QueueStatus, Reloaded, Reply, Request, ServerStatus, ServiceStatus, Statistics,
-    Traffic, TunablesStatus,
+    PersistenceStatus, QueueStatus, RateStatus, Reloaded, Reply, Request, ServerRates, ServerStatus,
+    ServiceName, ServiceRates, ServiceStatus, Statistics, Traffic, TrafficRates, TunablesStatus,
 };
 use super::clock::Clock;
 use super::queue::{QueueCounters, read_counters};
@@ -11,7 +11,7 @@ use super::worker::Worker;
 use super::{difference, preflight, translate};
 use crate::config::Config;
 use crate::director::service::{
-    Family, ForwardMethod, RealServer, ServiceKey, StatsSnapshot, VirtualService,
+    Family, ForwardMethod, Rates, RealServer, ServiceKey, Services, StatsSnapshot, VirtualService,
 };
 use crate::director::{Command, Director, DropReason, SteeredService, Time};
 use anyhow::{Context, bail};
@@ -97,6 +97,8 @@ impl Control {
             Request::ShowQueues {} => to_value(&self.queue_status()),
             Request::ShowStats {} => to_value(&self.statistics()),
             Request::ShowTunables {} => to_value(&TunablesStatus::from(&self.director.services().tunables)),
+            Request::ShowRates {} => to_value(&self.rates()),
+            Request::Zero { service } => self.zero(service.as_ref()).map(|()| Value::Null),
             Request::ShowConnections {} | Request::Reload {} => Ok(Value::Null),
             change => translate::commands(change, &self.director.services())
                 .and_then(|commands| self.apply(&commands, self.answer_ping))
@@ -141,14 +143,15 @@ impl Control {
         Ok(())
     }
 
-    /// What has to be done now and then: ends connections, forgets servers removed long ago, puts the rules back that
-    /// a firewall's reload flushed.
+    /// What has to be done now and then: ends connections, estimates rates, forgets servers removed long ago, puts the
+    /// rules back that a firewall's reload flushed.
     ///
     /// # Errors
     /// If a worker has ended, which leaves its queue to nobody.
     pub(super) fn tick(&mut self) -> anyhow::Result<()> {
         let now = self.clock.now();
         self.director.handle_timeout(now);
+        self.director.estimate(now);
         if self.director.empty_trash(now)
             && let Err(error) = self.tables.update(elements(&self.director.steering(), self.answer_ping))
         {
@@ -190,15 +193,22 @@ impl Control {
         self.tables.remove().context("the steering rules could not be removed")
     }
 
+    /// Sets counters and rates to zero: of the service that a request names, or of all and the total.
+    fn zero(&self, service: Option<&Value>) -> anyhow::Result<()> {
+        let key = service.map(translate::service_key).transpose()?;
+        Ok(self.director.zero(key)?)
+    }
+
     fn services(&self) -> Vec<ServiceStatus> {
+        sorted(&self.director.services()).into_iter().map(service_status).collect()
+    }
+
+    fn rates(&self) -> RateStatus {
         let services = self.director.services();
-        let mut sorted: Vec<_> = services.iter().collect();
-        // By family before protocol, marks last.
-        sorted.sort_by_key(|service| {
-            let key = service.key();
-            (key.is_mark(), key.family(), key)
-        });
-        sorted.into_iter().map(|service| service_status(service)).collect()
+        RateStatus {
+            total: traffic_rates(services.total.rates()),
+            services: sorted(&services).into_iter().map(service_rates).collect(),
+        }
     }
 
     fn statistics(&self) -> Statistics {
@@ -210,6 +220,7 @@ impl Control {
                 .iter()
                 .map(|&reason| (reason.name().to_owned(), self.director.drops(reason).into()))
                 .collect(),
+            total: traffic(self.director.services().total.snapshot()),
             services: self.services(),
         }
     }
@@ -296,19 +307,20 @@ pub(super) fn to_value(answer: &impl serde::Serialize) -> anyhow::Result<Value> 
     serde_json::to_value(answer).context("the answer cannot be written as JSON")
 }
 
+/// Services in the order in which they are shown: by family before protocol, marks last.
+fn sorted(services: &Services) -> Vec<&VirtualService> {
+    let mut sorted: Vec<&VirtualService> = services.iter().map(AsRef::as_ref).collect();
+    sorted.sort_by_key(|service| {
+        let key = service.key();
+        (key.is_mark(), key.family(), key)
+    });
+    sorted
+}
+
 /// A service as it is shown.
 pub(super) fn service_status(service: &VirtualService) -> ServiceStatus {
-    let (endpoint, mark) = match service.key() {
-        ServiceKey::Endpoint { transport, address, port } => (Some((transport, address, port)), None),
-        ServiceKey::Mark { mark, family } => (None, Some((mark, family))),
-    };
     ServiceStatus {
-        name: service.name.clone(),
-        protocol: endpoint.map(|(transport, ..)| transport.to_string()),
-        address: endpoint.map(|(_, address, _)| address.to_string()),
-        port: endpoint.map(|(.., port)| port),
-        fwmark: mark.map(|(mark, _)| mark.get()),
-        family: mark.map(|(_, family)| family.to_string()),
+        name: ServiceName::from(service),
         persistence: service.settings.persistence.as_ref().map(PersistenceStatus::from),
         one_packet: service.settings.one_packet,
         on_remove: service.settings.on_remove.map(|on_remove| on_remove.to_string()),
@@ -344,5 +356,31 @@ fn traffic(stats: StatsSnapshot) -> Traffic {
         out_packets: stats.out_packets,
         in_bytes: stats.in_bytes,
         out_bytes: stats.out_bytes,
+    }
+}
+
+fn service_rates(service: &VirtualService) -> ServiceRates {
+    ServiceRates {
+        name: ServiceName::from(service),
+        rates: traffic_rates(service.core.stats.rates()),
+        servers: service
+            .servers
+            .iter()
+            .map(|server| ServerRates {
+                address: server.address.to_string(),
+                port: server.port,
+                rates: traffic_rates(server.stats.rates()),
+            })
+            .collect(),
+    }
+}
+
+fn traffic_rates(rates: Rates) -> TrafficRates {
+    TrafficRates {
+        connections_per_second: rates.conns,
+        in_packets_per_second: rates.in_packets,
+        out_packets_per_second: rates.out_packets,
+        in_bytes_per_second: rates.in_bytes,
+        out_bytes_per_second: rates.out_bytes,
     }
 }

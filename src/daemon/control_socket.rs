@@ -172,6 +172,7 @@ fn log(request: &Request, reply: &Reply) {
             | Request::ShowQueues {}
             | Request::ShowStats {}
             | Request::ShowTunables {}
+            | Request::ShowRates {}
     );
     if is_question {
         return;

@@ -47,10 +47,7 @@ pub(super) fn commands(request: &Request, current: &Services) -> anyhow::Result<
             let spec = checked_service(&over(settings(running), service), None)?;
             Command::EditService { service: spec.key, scheduler: spec.scheduler, settings: spec.settings }
         }
-        Request::DeleteService { service } => {
-            only("service", service, KEY)?;
-            Command::DeleteService(checked_service(service, None)?.key)
-        }
+        Request::DeleteService { service } => Command::DeleteService(service_key(service)?),
         Request::AddServer { service, server } => {
             let (key, server) = checked_server(service, server, current)?;
             Command::AddServer(key, server)
@@ -96,10 +93,21 @@ pub(super) fn commands(request: &Request, current: &Services) -> anyhow::Result<
         | Request::ShowQueues {}
         | Request::ShowStats {}
         | Request::ShowTunables {}
+        | Request::ShowRates {}
+        | Request::Zero { .. }
         | Request::Reload {} => {
             return Ok(Vec::new());
         }
     }])
+}
+
+/// The service that a request names.
+///
+/// # Errors
+/// What is wrong with the name.
+pub(super) fn service_key(service: &Value) -> anyhow::Result<ServiceKey> {
+    only("service", service, KEY)?;
+    Ok(checked_service(service, None)?.key)
 }
 
 /// The servers a command would bring in or change.

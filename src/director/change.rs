@@ -10,7 +10,7 @@ use super::protocol::{Strictness, Timeouts};
 use super::scheduler::{self, SchedulerKind};
 use super::service::{
     ForwardMethod, Forwarding, RealServer, ServerId, ServiceCore, ServiceKey, ServiceSettings, Services,
-    Thresholds, Tunables, VirtualService, Weight,
+    Stats, Thresholds, Tunables, VirtualService, Weight,
 };
 use super::{ReplySource, Route, Time};
 use std::collections::HashMap;
@@ -259,6 +259,8 @@ enum Effect {
         kind: SchedulerKind,
         servers: Vec<Arc<RealServer>>,
     },
+    /// A service comes back that counts from zero.
+    Zeroed(Arc<Stats>),
 }
 
 impl Director {
@@ -373,7 +375,9 @@ impl Plan {
         }
         let source = self.reply_source(spec.key)?;
         let scheduler = scheduler::build(spec.scheduler, self.state.seed ^ u64::from(source.0));
-        let core = Arc::new(ServiceCore::new(spec.key, source, scheduler));
+        let stats = self.service_stats(spec.key);
+        let total = Arc::clone(&self.services.total);
+        let core = Arc::new(ServiceCore::new(spec.key, source, scheduler, stats, total));
         let mut service = VirtualService {
             name: spec.name.clone(),
             scheduler: spec.scheduler,
@@ -574,6 +578,17 @@ impl Plan {
         Some(self.state.trash.remove(position))
     }
 
+    /// Counters for a service `key`: those of its deleted predecessor if that still has connections, which then count
+    /// for the new one.
+    fn service_stats(&mut self, key: ServiceKey) -> Arc<Stats> {
+        let Some(predecessor) = self.state.retired.iter().find(|core| core.key == key) else {
+            return Arc::default();
+        };
+        let stats = Arc::clone(&predecessor.stats);
+        self.effects.push(Effect::Zeroed(Arc::clone(&stats)));
+        stats
+    }
+
     /// A source number for replies of `key`: for a mark, which has no address of its own, none in particular; else that
     /// of its deleted predecessor if that still has connections, else a new one.
     fn reply_source(&mut self, key: ServiceKey) -> Result<ReplySource, CommandError> {
@@ -603,7 +618,7 @@ impl Effect {
                 server.set_weight(weight);
                 server.set_thresholds(thresholds);
                 if !keep_stats {
-                    server.stats.reset();
+                    server.stats.zero();
                 }
                 server.set_available(true);
             }
@@ -626,6 +641,7 @@ impl Effect {
                 scheduler.on_changed(&servers);
                 core.set_scheduler(scheduler);
             }
+            Effect::Zeroed(stats) => stats.zero(),
         }
     }
 }

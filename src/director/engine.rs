@@ -6,6 +6,7 @@
 use super::connection::{
     Connection, ConnectionTable, ConnectionView, Handle, InboundKey, OutboundKey, Shard, TemplateView,
 };
+use super::estimation::Estimation;
 use super::packet::{FlowInfo, IcmpErrorInfo, IcmpRewrite, Packet, Parsed, Rewrite, Signal};
 use super::protocol::{Direction, Event, SctpEvent, State, TcpEvent, TcpState};
 use super::scheduling::Unscheduled;
@@ -28,6 +29,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Director {
     pub(super) services: ArcSwap<Services>,
     pub(super) changes: super::change::Changes,
+    pub(super) estimation: Estimation,
     pub(super) hasher: TableHasher,
     pub(super) table: ConnectionTable,
     /// Whether servers were removed since that was last looked at.
@@ -42,6 +44,7 @@ impl Director {
         Director {
             services: ArcSwap::from_pointee(Services::empty(&hasher)),
             changes: super::change::Changes::new(seed),
+            estimation: Estimation::default(),
             table: ConnectionTable::new(limits.max_connections, &hasher),
             hasher,
             has_removed: AtomicBool::new(false),
@@ -221,8 +224,7 @@ impl Director {
         let connection = Connection::new(key, placement, Arc::clone(&service.core));
         connection.server.bind_connection(false);
         connection.server.unbind_connection(false);
-        connection.server.stats.count_conn();
-        service.core.stats.count_conn();
+        connection.count_conn();
         connection.count_in(flow.len);
         if let Some(verdict) = unchanged(&connection) {
             return Ok(verdict);
@@ -503,6 +505,7 @@ fn one_packet_reply(services: &Services, flow: &FlowInfo) -> Option<Verdict> {
     let (service, server) = services.one_packet_reply(flow.source).filter(|_| flow.signal == Signal::Udp)?;
     server.stats.count_out(flow.len);
     service.stats.count_out(flow.len);
+    service.total.count_out(flow.len);
     Some(Verdict::Forward { rewritten: None, source: Some(service.source) })
 }
 

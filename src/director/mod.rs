@@ -1,8 +1,8 @@
 //! The director: decides the fate of packets and keeps services, real servers and connections.
 //!
 //! Everything here is pure. No sockets, no clock, no randomness, no `unsafe`; the current time and the seed are
-//! arguments. The only shared mutable state is the connection table's shard mutexes, the schedulers' mutexes and
-//! counters that are atomics. Behaviour follows `net/netfilter/ipvs/` of Linux 6.12; where it does not, and why, is
+//! arguments. The only shared mutable state is the connection table's shard mutexes, the schedulers' mutexes,
+//! counters that are atomics, and what only the control plane locks. Behaviour follows `net/netfilter/ipvs/` of Linux 6.12; where it does not, and why, is
 //! in `docs/differences.md`.
 //!
 //! ```
@@ -17,6 +17,7 @@
 mod change;
 pub mod connection;
 mod engine;
+mod estimation;
 mod hasher;
 mod marks;
 pub mod packet;

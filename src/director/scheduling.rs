@@ -121,15 +121,13 @@ impl Director {
         service: &VirtualService,
         placement: Placement,
     ) -> Result<Handle, DropReason> {
-        let server = Arc::clone(&placement.server);
         let mut connection = Connection::new(key, placement, Arc::clone(&service.core));
         // Where nothing is translated, nothing can stand in.
         let attempts = if connection.is_nat() { PORT_ATTEMPTS } else { 0 };
         let answering = connection.outbound_key().server;
         connection.translate_client_port(self.server_side_port(now, shard, key, answering, attempts)?);
         let handle = self.table.insert(shard, connection, now).ok_or(DropReason::TableFull)?;
-        server.stats.count_conn();
-        service.core.stats.count_conn();
+        shard.get(handle).count_conn();
         Ok(handle)
     }
 

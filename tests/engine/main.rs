@@ -2,6 +2,7 @@
 
 mod bed;
 mod connections;
+mod counters;
 #[path = "../../nft-rules/tests/common/crc32c.rs"]
 mod crc32c;
 mod direct_routing;

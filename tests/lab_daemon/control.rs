@@ -223,6 +223,17 @@ fn what_is_no_request_is_refused_with_a_reason() {
         (r#"{"command":"set-timeouts","timeouts":{"icmp":1}}"#, "timeouts.icmp: unknown key \"icmp\""),
         (r#"{"command":"set-timeouts","timeouts":{"tcp":0}}"#, "timeouts.tcp: 0 is not a time from 1 to"),
         (r#"{"command":"set-timeouts","timeouts":{"tcp":null}}"#, "timeouts.tcp: null is not a time"),
+        (r#"{"command":"show-rates","all":true}"#, "not a request: unknown field `all`"),
+        (r#"{"command":"zero","all":true}"#, "not a request: unknown field `all`"),
+        (r#"{"command":"zero","service":null}"#, "service: null is not an object"),
+        (
+            r#"{"command":"zero","service":{"protocol":"tcp","address":"10.0.0.9","port":80}}"#,
+            "no such service: tcp 10.0.0.9:80",
+        ),
+        (
+            r#"{"command":"zero","service":{"protocol":"tcp","address":"10.0.0.100","port":80,"scheduler":"rr"}}"#,
+            "service.scheduler: of no use here; allowed: protocol, address, port",
+        ),
         (&"[".repeat(100_000), "not a request: "),
         (
             &format!(r#"{{"command":"add-service","service":{}1{}}}"#, "[".repeat(120), "]".repeat(120)),

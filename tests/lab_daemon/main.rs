@@ -12,6 +12,7 @@ mod prepare;
 mod queues;
 mod reload;
 mod start;
+mod statistics;
 
 use common::lab::{Lab, tally, text, wait_for};
 use rustix::process::{Pid, Signal, kill_process};

@@ -19,7 +19,7 @@ pub use templates::{
 
 use crate::director::packet::Transport;
 use crate::director::protocol::{NEW_CONNECTION_TIMEOUT, SctpState, State, TcpState};
-use crate::director::service::{ForwardMethod, RealServer, ServiceCore, ServiceKey};
+use crate::director::service::{ForwardMethod, RealServer, ServiceCore, ServiceKey, Stats};
 use crate::director::{ReplySource, Route, Time};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -190,20 +190,28 @@ impl Connection {
         self.timeout_millis = millis(timeout);
     }
 
-    /// Counts a packet of `bytes` from the client, for server and service; not once the server was removed.
+    /// Counts the connection itself, for server, service and total (`ip_vs_conn_stats`).
+    pub fn count_conn(&self) {
+        self.stats().into_iter().for_each(Stats::count_conn);
+    }
+
+    /// Counts a packet of `bytes` from the client, for server, service and total; not once the server was removed
+    /// (`ip_vs_in_stats`).
     pub fn count_in(&self, bytes: usize) {
         if self.server.is_available() {
-            self.server.stats.count_in(bytes);
-            self.service.stats.count_in(bytes);
+            self.stats().into_iter().for_each(|stats| stats.count_in(bytes));
         }
     }
 
     /// Counts a packet of `bytes` to the client, as [`count_in`](Connection::count_in) does.
     pub fn count_out(&self, bytes: usize) {
         if self.server.is_available() {
-            self.server.stats.count_out(bytes);
-            self.service.stats.count_out(bytes);
+            self.stats().into_iter().for_each(|stats| stats.count_out(bytes));
         }
+    }
+
+    fn stats(&self) -> [&Stats; 3] {
+        [&self.server.stats, &self.service.stats, &self.service.total]
     }
 
     /// Whether the connection counts as active.

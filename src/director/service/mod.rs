@@ -4,6 +4,7 @@
 //! snapshot beside it and swaps. What lives across snapshots (counters, scheduler state, real servers) is shared
 //! behind `Arc`.
 
+mod estimator;
 mod key;
 mod server;
 mod services;
@@ -11,6 +12,7 @@ mod settings;
 mod stats;
 mod tunables;
 
+pub use estimator::Rates;
 pub use key::{FTP_PORT, Family, Fwmark, ServiceKey};
 pub use server::{ForwardMethod, Forwarding, RealServer, ServerId, Thresholds, Weight};
 pub use services::{ServiceCore, Services, VirtualService};

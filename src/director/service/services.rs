@@ -24,15 +24,23 @@ pub struct ServiceCore {
     pub key: ServiceKey,
     /// What the kernel writes as the source of the service's replies.
     pub source: ReplySource,
-    /// Traffic counters.
-    pub stats: Stats,
+    /// Traffic counters. A service that was deleted and comes back has those of its connections, from zero.
+    pub stats: Arc<Stats>,
+    /// The counters of all services together.
+    pub total: Arc<Stats>,
     scheduler: Mutex<Box<dyn Scheduler>>,
 }
 
 impl ServiceCore {
-    /// A service that schedules with `scheduler`.
-    pub fn new(key: ServiceKey, source: ReplySource, scheduler: Box<dyn Scheduler>) -> ServiceCore {
-        ServiceCore { key, source, stats: Stats::default(), scheduler: Mutex::new(scheduler) }
+    /// A service that schedules with `scheduler`, and counts into `stats` and `total`.
+    pub fn new(
+        key: ServiceKey,
+        source: ReplySource,
+        scheduler: Box<dyn Scheduler>,
+        stats: Arc<Stats>,
+        total: Arc<Stats>,
+    ) -> ServiceCore {
+        ServiceCore { key, source, stats, total, scheduler: Mutex::new(scheduler) }
     }
 
     /// Runs `f` on the scheduler, alone. A panic in an earlier `f` leaves a scheduler that is still usable: its
@@ -113,6 +121,8 @@ pub struct Services {
     pub tunables: Tunables,
     /// What the protocols make of doubtful packets.
     pub strictness: Strictness,
+    /// The counters of all services together, those included that were deleted (`tot_stats`).
+    pub total: Arc<Stats>,
 }
 
 impl Services {
@@ -128,6 +138,7 @@ impl Services {
             timeouts: Timeouts::default(),
             tunables: Tunables::default(),
             strictness: Strictness::default(),
+            total: Arc::default(),
         }
     }
 
