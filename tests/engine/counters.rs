@@ -10,7 +10,7 @@ use std::time::Duration;
 const WEB: &str = "10.0.0.100:80";
 const DNS: &str = "10.0.0.100:53";
 const SERVER: &str = "10.0.2.11:80";
-const CLIENT: &str = "10.0.1.2:1";
+const CLIENT: &str = "10.0.1.2:1001";
 
 fn service(bed: &Bed, key: ServiceKey) -> StatsSnapshot {
     bed.director.services().get(&key).unwrap().core.stats.snapshot()
@@ -74,8 +74,8 @@ fn server_service_and_total_count_the_same_packets() {
     let after = StatsSnapshot { out_packets: 2, out_bytes: 40 + 68, ..counts(2, 3, 1) };
     assert_eq!((service(&bed, web), total(&bed)), (after, after));
 
-    let in_question = udp("10.0.1.2:1", DNS, b"question");
-    bed.udp("10.0.1.2:1", DNS);
+    let in_question = udp(CLIENT, DNS, b"question");
+    bed.udp(CLIENT, DNS);
     let asked = StatsSnapshot {
         conns: 1,
         in_packets: 1,
@@ -132,7 +132,7 @@ fn rates_are_sampled_every_two_seconds_and_fade() {
     let mut bed = Bed::serving(Tcp, WEB, Rr, &[SERVER]);
     let web = key(Tcp, WEB);
     bed.director.estimate(bed.now);
-    for port in 1..=200 {
+    for port in 1001..=1200 {
         bed.tcp(&format!("10.0.1.2:{port}"), WEB, SYN);
     }
     bed.tcp(SERVER, CLIENT, SYN | ACK);
@@ -167,7 +167,7 @@ fn samples_are_as_far_apart_as_ticks_allow() {
         let bed = Bed::serving(Tcp, WEB, Rr, &[SERVER]);
         let at = |millis| bed.director.estimate(bed.now + Duration::from_millis(millis));
         at(ticks[0]);
-        for port in 1..=200 {
+        for port in 1001..=1200 {
             bed.tcp(&format!("10.0.1.2:{port}"), WEB, SYN);
         }
         ticks[1..].iter().for_each(|&millis| at(millis));
@@ -181,7 +181,7 @@ fn zeroing_one_service_leaves_the_total_and_the_others_and_zeroing_all_leaves_no
     let (web, other) = (key(Tcp, WEB), key(Tcp, "10.0.0.101:80"));
     bed.add(Tcp, "10.0.0.101:80", Rr, &["10.0.3.12:80"]);
     bed.director.estimate(bed.now);
-    for port in 1..=100 {
+    for port in 1001..=1100 {
         bed.tcp(&format!("10.0.1.2:{port}"), WEB, SYN);
         bed.tcp(&format!("10.0.1.2:{port}"), "10.0.0.101:80", SYN);
     }
