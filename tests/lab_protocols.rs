@@ -114,7 +114,7 @@ fn state(lab: &Lab, client: IpAddr, vip: IpAddr) -> String {
 }
 
 #[test]
-fn what_the_exchange_of_keys_protects_follows_it() {
+fn what_ike_protects_follows_it() {
     for vip_place in ["none", "local"] {
         let lab = Lab::up("ipsec", "nat", &["--vip", vip_place]);
         add_services(&lab, "udp", 500, 500);
@@ -153,11 +153,11 @@ fn what_the_exchange_of_keys_protects_follows_it() {
     }
 }
 
-/// The server that has the exchange of keys through `vip`.
+/// The server that has IKE through `vip`.
 #[track_caller]
 fn chosen_server(lab: &Lab, vip: IpAddr) -> IpAddr {
     let mut server = None;
-    common::lab::wait_for("the exchange of keys", || {
+    common::lab::wait_for("IKE", || {
         let virtual_address = SocketAddr::new(vip, 500).to_string();
         let connections = lab.show("connections");
         server = connections

@@ -61,6 +61,7 @@ no_tables_left() {
 start_unit() {
     local instance
     instance=$(namespace director)
+    [[ ! -e /etc/nfvs/$instance.json ]] || die "/etc/nfvs/$instance.json is there already"
     ln -s "/run/nfvs/$instance.sock" "$run/nfvs.sock"
     install -D -m 644 "$run/nfvs.json" "/etc/nfvs/$instance.json"
     systemctl start "nfvs@$instance" || {
@@ -71,11 +72,14 @@ start_unit() {
 
 # Fails when the unit did not end in good order.
 stop_unit() {
-    local instance
+    local instance result
     instance=$(namespace director)
     systemctl stop "nfvs@$instance"
     rm -f "/etc/nfvs/$instance.json"
-    [[ $(systemctl show --property Result --value "nfvs@$instance") == success ]] || {
+    result=$(systemctl show --property Result --value "nfvs@$instance")
+    # Or its failures would count for the next lab of this name.
+    systemctl reset-failed "nfvs@$instance" 2> /dev/null || true
+    [[ $result == success ]] || {
         echo "lab: nfvs@$instance did not end in good order" >&2
         return 1
     }
@@ -121,12 +125,14 @@ stop_balancer() {
 
 # What there is to say about who balances, for the end of a sentence.
 balancer_says() {
+    local instance
+    instance=$(namespace director)
     case $(< "$run/balancer") in
         nfvs) sed -n 's/.* steering=\(.*\) queues=.*/; steering: \1/p' "$run/log/daemon" ;;
         unit)
-            journalctl --quiet --no-pager --unit "nfvs@$(namespace director)" --since "$(systemctl show \
-                --property ExecMainStartTimestamp --value "nfvs@$(namespace director)")" |
-                sed -n "s/.* steering=\\(.*\\) queues=.*/; as nfvs@$(namespace director); steering: \\1/p" | tail -n 1
+            journalctl --quiet --no-pager --unit "nfvs@$instance" --since "$(systemctl show \
+                --property ExecMainStartTimestamp --value "nfvs@$instance")" |
+                sed -n "s/.* steering=\\(.*\\) queues=.*/; as nfvs@$instance; steering: \\1/p" | tail -n 1
             ;;
         ipvs) echo "; the kernel's IPVS balances" ;;
         none) echo ', no daemon' ;;

@@ -16,7 +16,7 @@ pub struct Endpoint {
     pub address: IpAddr,
     /// The transport protocol number: 6, 17 or 132.
     ///
-    /// With UDP on port 500, the exchange of keys of IPsec, come ESP and, over IPv4, AH between the same addresses.
+    /// With UDP on port 500, IKE, come ESP and, over IPv4, AH between the same addresses.
     pub protocol: u8,
     /// The virtual port; `None` is every port.
     pub port: Option<u16>,
@@ -300,7 +300,7 @@ fn difference(
     })
 }
 
-/// The protocols without ports that belong to an endpoint as well: what an exchange of keys (RFC 7296, 2) protects. An
+/// The protocols without ports that belong to an endpoint as well: what IKE (RFC 7296, 2) protects. An
 /// authentication header over IPv6 stands before another protocol and is no protocol of its own.
 fn followers(address: IpAddr, protocol: u8, port: Option<u16>) -> &'static [u8] {
     const UDP: u8 = 17;

@@ -1,4 +1,4 @@
-//! AH and ESP: they go where the exchange of keys went, and never begin anything.
+//! AH and ESP: they follow IKE, and never begin anything.
 
 use crate::bed::{Bed, endpoints, icmp_payload, raw, unreachable};
 use etherparse::IpNumber;

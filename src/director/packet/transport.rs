@@ -167,7 +167,7 @@ fn read_chunks(view: View<'_>, offset: usize) -> Result<SctpChunks, DropReason> 
     Ok(SctpChunks { first, second: second.map(|[kind, ..]| kind) })
 }
 
-/// What stands for the header of AH or ESP at `offset`, of which nothing is read: the ports of the exchange of keys
+/// What stands for the header of AH or ESP at `offset`, of which nothing is read: the ports of IKE
 /// (RFC 7296, 2), by which IPVS knows the connection that such a packet belongs to (`ip_vs_proto_ah_esp.c`).
 pub(super) fn ipsec(view: View<'_>, offset: usize) -> TransportHeader {
     TransportHeader {
@@ -177,7 +177,7 @@ pub(super) fn ipsec(view: View<'_>, offset: usize) -> TransportHeader {
     }
 }
 
-/// Both ports of the exchange of keys that AH and ESP follow, over UDP.
+/// Both ports of IKE, which AH and ESP follow, over UDP.
 pub(super) const KEY_EXCHANGE: Ports = Ports { source: 500, destination: 500 };
 
 /// Reads the ports of the transport header at `offset`, of which eight bytes suffice: as much as an ICMP error is
