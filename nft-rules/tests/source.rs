@@ -282,6 +282,26 @@ fn a_service_of_every_port_keeps_the_port() {
     }
 }
 
+/// The kernel computes a new CRC with a port that it writes, and damage on the way would have a right one then.
+#[test]
+fn a_damaged_sctp_reply_stays_damaged_where_no_port_is_written() {
+    let scenario = Scenario { client: End::Remote, server: End::Remote, vip_local: false };
+    for (server_port, is_right) in [(80, false), (8080, true)] {
+        let row = lab(&scenario, Some(80), server_port);
+        row.offload(true, false);
+        for (vip, address) in VIP.into_iter().zip(SERVER) {
+            let client = Raw::new(&row.client, vip, SCTP);
+            let server = Raw::bound(&row.server, address.parse().unwrap(), SCTP);
+            let mut reply = sctp(server_port, 5000, 2, &[1, 2, 3, 4]);
+            *reply.last_mut().unwrap() ^= 1;
+            server.send(CLIENT[usize::from(vip.contains(':'))], &reply);
+            let (from, reply) = client.receive(|packet| read_sctp(packet).1 == 5000);
+            assert_eq!(from.to_string(), vip);
+            assert_eq!(read_sctp(&reply), (80, 5000, is_right), "{vip} {server_port}");
+        }
+    }
+}
+
 #[test]
 fn an_icmp_error_gets_the_source_and_a_right_checksum() {
     let scenario = Scenario { client: End::Remote, server: End::Remote, vip_local: false };

@@ -29,6 +29,13 @@ pub struct Config {
     pub answer_ping: bool,
 }
 
+impl Config {
+    /// The servers of all services.
+    pub fn servers(&self) -> impl Iterator<Item = &Server> + Clone {
+        self.services.iter().flat_map(|service| &service.servers)
+    }
+}
+
 /// A virtual service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {

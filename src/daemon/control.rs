@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::director::service::{
     Family, ForwardMethod, Rates, RealServer, ServiceKey, Services, StatsSnapshot, VirtualService,
 };
-use crate::director::{Command, Director, DropReason, SteeredService, Time};
+use crate::director::{Command, Director, DropReason, ServerSpec, SteeredService, Time};
 use anyhow::{Context, bail};
 use nft_rules::{Elements, Endpoint, Marked, QueueClass, SourceId, Tables};
 use serde_json::Value;
@@ -21,6 +21,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+/// How long workers may take to decide what waits in their queues when the daemon ends.
+const LAST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A worker and the queue it serves.
 #[derive(Debug)]
@@ -127,12 +132,12 @@ impl Control {
     /// # Errors
     /// The first command that is not possible, or what the kernel refused. Nothing has changed then.
     fn apply(&mut self, commands: &[Command], answer_ping: bool) -> anyhow::Result<()> {
-        for server in commands.iter().flat_map(translate::servers) {
-            let address = server.address.ip();
-            preflight::check_forwarding(address)?;
-            if server.forward == ForwardMethod::Dr && !self.tables.steering().direct_routing {
-                bail!(preflight::no_direct_routing(address));
-            }
+        let servers = commands.iter().flat_map(translate::servers);
+        preflight::check_forwarding(&servers.clone().map(|server| server.address.ip()))?;
+        let routed = |server: &&ServerSpec| server.forward == ForwardMethod::Dr;
+        if let Some(server) = servers.clone().find(routed).filter(|_| !self.tables.steering().direct_routing)
+        {
+            bail!(preflight::no_direct_routing(server.address.ip()));
         }
         let plan = self.director.plan(commands)?;
         self.tables
@@ -185,8 +190,14 @@ impl Control {
             self.tables.remove().context("the steering rules could not be removed")?;
         }
         self.queues.iter().for_each(|queue| queue.worker.stop());
+        let deadline = self.clock.now() + LAST_PATIENCE;
         for queue in std::mem::take(&mut self.queues) {
-            if !queue.worker.join() {
+            while queue.worker.is_running() && self.clock.now() < deadline {
+                thread::sleep(Duration::from_millis(1));
+            }
+            if queue.worker.is_running() {
+                tracing::error!(queue = queue.number, "a worker stands still, and is left behind");
+            } else if !queue.worker.join() {
                 tracing::error!(queue = queue.number, "a worker had failed");
             }
         }

@@ -26,7 +26,6 @@ use anyhow::Context;
 use clock::Clock;
 use control::{Control, ServedQueue, elements};
 use control_socket::ControlSocket;
-use health::Watchdog;
 use netns::{NamedNamespace, NamespaceLock};
 use nft_rules::{Steering, Tables};
 use queue::QueueConfig;
@@ -36,6 +35,7 @@ use settled::Settled;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 use worker::Worker;
@@ -62,9 +62,7 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
     let namespace = options.netns.as_deref().map(NamedNamespace::enter).transpose()?;
     preflight::check_capabilities()?;
     let lock = NamespaceLock::take()?;
-    for server in config.services.iter().flat_map(|service| &service.servers) {
-        preflight::check_forwarding(server.address)?;
-    }
+    preflight::check_forwarding(&config.servers().map(|server| server.address))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(serve(options, &config, namespace.as_ref(), &lock));
     // A file that is being read for a reload, and never will have been, keeps nobody.
@@ -93,7 +91,6 @@ async fn serve(
     let control = Arc::new(Mutex::new(control));
     let reloader = Arc::new(Reloader::new(file, Arc::clone(&control), Arc::clone(&manager)));
     let ticking = async {
-        let mut watchdog = manager.watchdog().map(Watchdog::new);
         let mut interval = tokio::time::interval(health::tick_period(manager.watchdog()));
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -107,10 +104,8 @@ async fn serve(
                 return failure;
             }
             manager.status(reloader.status(&control));
-            if let Some(watchdog) = &mut watchdog
-                && watchdog.tick()
-            {
-                ping_if_well(&control, watchdog, &manager);
+            if let Some(watchdog) = manager.watchdog() {
+                ping_if_well(&control, health::patience(watchdog), &manager);
             }
         }
     };
@@ -138,8 +133,7 @@ async fn serve(
 }
 
 /// Keeps the watchdog quiet, unless a worker stands still: its queue is served by nobody then.
-fn ping_if_well(control: &Control, watchdog: &Watchdog, manager: &ServiceManager) {
-    let patience = watchdog.patience();
+fn ping_if_well(control: &Control, patience: Duration, manager: &ServiceManager) {
     let stalled = health::stalled(control.now(), control.last_rounds(), patience);
     for queue in &stalled {
         tracing::error!(queue, ?patience, "a worker stands still; the watchdog hears nothing");

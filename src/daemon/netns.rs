@@ -15,6 +15,8 @@ const NAMESPACES: &str = "/run/netns";
 const OWN: &str = "/proc/self/ns/net";
 /// Abstract socket names belong to the network namespace, as queues do: whoever has this one is its daemon.
 const LOCK_NAME: &[u8] = b"nfvs";
+/// More than the backlog of a socket holds.
+const MAX_CALLERS: usize = 8192;
 
 /// The network namespace of this process, and the name by which it was entered.
 #[derive(Debug)]
@@ -150,7 +152,12 @@ impl NamespaceLock {
 
     /// Forgets who has asked for the owner. Left alone, they fill the socket's backlog, and whoever asks next hangs.
     pub(super) fn forget_callers(&self) {
-        while self.listener.accept().is_ok() {}
+        // Anybody in the namespace may ask, faster than this could come to an end.
+        for _ in 0..MAX_CALLERS {
+            if self.listener.accept().is_err() {
+                return;
+            }
+        }
     }
 }
 

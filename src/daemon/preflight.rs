@@ -40,6 +40,11 @@ impl ForwardingOff {
         self.name
     }
 
+    /// The server that needs it.
+    pub(super) fn server(&self) -> IpAddr {
+        self.server
+    }
+
     /// Switches it on in the network namespace of this thread.
     ///
     /// # Errors
@@ -50,42 +55,52 @@ impl ForwardingOff {
     }
 }
 
-/// Checks that packets reach the server at `address`: that this namespace forwards packets of its family, unless the
-/// server is in it.
+/// Checks that packets reach the servers at these addresses: that this namespace forwards packets of their family,
+/// unless they are in it.
 ///
 /// # Errors
-/// [`ForwardingOff`] names the sysctl.
-pub(super) fn check_forwarding(address: IpAddr) -> anyhow::Result<()> {
-    match forwarding_off(address)? {
+/// [`ForwardingOff`] names the sysctl, and a server that needs it.
+pub(super) fn check_forwarding(servers: &(impl Iterator<Item = IpAddr> + Clone)) -> anyhow::Result<()> {
+    match forwarding_off(servers)?.into_iter().next() {
         Some(off) => Err(off.into()),
         None => Ok(()),
     }
 }
 
-/// The sysctl that keeps packets from the server at `address`, if one does.
+/// The sysctls that keep packets from servers at these addresses, at most one for each family.
 ///
 /// # Errors
 /// If the sysctls cannot be read.
-pub(super) fn forwarding_off(address: IpAddr) -> anyhow::Result<Option<ForwardingOff>> {
-    if is_local(address) {
-        return Ok(None);
+pub(super) fn forwarding_off(
+    servers: &(impl Iterator<Item = IpAddr> + Clone),
+) -> anyhow::Result<Vec<ForwardingOff>> {
+    let mut off = Vec::new();
+    for (is_ipv6, name) in [(false, "net.ipv4.ip_forward"), (true, "net.ipv6.conf.all.forwarding")] {
+        let mut servers = servers.clone().filter(|server| server.is_ipv6() == is_ipv6).peekable();
+        if servers.peek().is_none() || forwards(is_ipv6)? {
+            continue;
+        }
+        off.extend(servers.find(|&server| !is_local(server)).map(|server| ForwardingOff { name, server }));
     }
-    // IPv4 forwards on each interface that says so, IPv6 only where all of it is switched on.
-    let (pattern, name) = match address {
-        IpAddr::V4(_) => ("/proc/sys/net/ipv4/conf", "net.ipv4.ip_forward"),
-        IpAddr::V6(_) => ("/proc/sys/net/ipv6/conf", "net.ipv6.conf.all.forwarding"),
+    Ok(off)
+}
+
+/// IPv4 forwards on each interface that says so, IPv6 only where all of it is switched on.
+fn forwards(is_ipv6: bool) -> anyhow::Result<bool> {
+    const IP4: &str = "/proc/sys/net/ipv4/conf";
+    const IP6: &str = "/proc/sys/net/ipv6/conf";
+    let on = |family: &str, interface: &str| {
+        fs::read_to_string(format!("{family}/{interface}/forwarding")).is_ok_and(|value| value.trim() != "0")
     };
-    let on = |interface: &str| {
-        fs::read_to_string(format!("{pattern}/{interface}/forwarding")).is_ok_and(|value| value.trim() != "0")
-    };
-    let forwards = match address {
-        IpAddr::V4(_) => fs::read_dir(pattern)
-            .with_context(|| format!("cannot read {pattern}"))?
-            .filter_map(Result::ok)
-            .any(|entry| entry.file_name().to_str().is_some_and(on)),
-        IpAddr::V6(_) => on("all"),
-    };
-    Ok((!forwards).then_some(ForwardingOff { name, server: address }))
+    if is_ipv6 {
+        return Ok(on(IP6, "all"));
+    }
+    Ok(fs::read_dir(IP4)
+        .with_context(|| format!("cannot read {IP4}"))?
+        .filter_map(Result::ok)
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        // What interfaces to come will have.
+        .any(|interface| interface != "default" && on(IP4, &interface)))
 }
 
 /// Whether the kernel has what direct routing needs, in this namespace.
@@ -96,12 +111,10 @@ pub(super) fn direct_routing(config: &Config) -> anyhow::Result<bool> {
     let wanted = |server: &&config::Server| server.forward == ForwardMethod::Dr;
     match nft_rules::probe_direct_routing() {
         Ok(()) => Ok(true),
-        Err(error @ nft_rules::Error::MissingFeature { .. }) => {
-            match config.services.iter().flat_map(|service| &service.servers).find(wanted) {
-                Some(server) => Err(error).context(no_direct_routing(server.address)),
-                None => Ok(false),
-            }
-        }
+        Err(error @ nft_rules::Error::MissingFeature { .. }) => match config.servers().find(wanted) {
+            Some(server) => Err(error).context(no_direct_routing(server.address)),
+            None => Ok(false),
+        },
         Err(error) => Err(error.into()),
     }
 }

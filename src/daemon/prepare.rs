@@ -81,11 +81,9 @@ fn load_queues() -> anyhow::Result<()> {
 
 /// As the servers of `config` need it.
 fn switch_on_forwarding(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
-    for server in config.services.iter().flat_map(|service| &service.servers) {
-        if let Some(off) = preflight::forwarding_off(server.address)? {
-            off.switch_on()?;
-            writeln!(out, "the sysctl {} is 1 now: server {} needs it", off.name(), server.address)?;
-        }
+    for off in preflight::forwarding_off(&config.servers().map(|server| server.address))? {
+        off.switch_on()?;
+        writeln!(out, "the sysctl {} is 1 now: server {} needs it", off.name(), off.server())?;
     }
     Ok(())
 }

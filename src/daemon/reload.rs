@@ -4,10 +4,15 @@ use super::api::Reloaded;
 use super::control::Control;
 use super::service_manager::ServiceManager;
 use crate::config;
+use anyhow::Context;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::sync::Mutex;
+
+/// How long a reload waits for the one before it, which may read from a disk that never answers.
+const TURN: Duration = Duration::from_secs(20);
 
 /// Reloads, one at a time, whoever asks for it.
 #[derive(Debug)]
@@ -38,7 +43,10 @@ impl Reloader {
     /// What is wrong with the file, in lines that begin with its path, or why the change was refused. The running
     /// configuration goes on then.
     pub(super) async fn reload(&self) -> anyhow::Result<Reloaded> {
-        let _turn = self.turn.lock().await;
+        // Whoever waits keeps a place that others need.
+        let _turn = tokio::time::timeout(TURN, self.turn.lock())
+            .await
+            .context("an earlier reload has not come to an end: it still reads the file")?;
         self.manager.reloading();
         let reloaded = self.try_reload().await;
         self.last_was_refused.store(reloaded.is_err(), Ordering::Relaxed);

@@ -91,7 +91,7 @@ fn serve(queue: &mut dyn PacketQueue, director: &Director, clock: Clock, shared:
     });
     match served {
         Ok(packets) => {
-            shared.last_round.store(clock.now().as_millis(), Ordering::Relaxed);
+            shared.last_round.store(now.unwrap_or_else(|| clock.now()).as_millis(), Ordering::Relaxed);
             packets
         }
         Err(error) => {

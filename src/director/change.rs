@@ -12,17 +12,13 @@ use super::service::{
     ForwardMethod, Forwarding, RealServer, ServerId, ServiceCore, ServiceKey, ServiceSettings, Services,
     Stats, Thresholds, Tunables, VirtualService, Weight,
 };
+use super::trash::Trash;
 use super::{ReplySource, Route, Time};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use thiserror::Error;
-
-/// How long a removed server is remembered after its last connection and template (`IP_VS_DEST_TRASH_PERIOD`), so that
-/// it comes back with its counters.
-const TRASH_PERIOD: Duration = Duration::from_secs(120);
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,13 +165,12 @@ impl Plan {
     /// Takes notice of all numbers that are in use.
     fn note_marks(&mut self) {
         let Plan { services, state, marks, .. } = self;
-        for core in services.iter().map(|service| &service.core).chain(&state.retired) {
+        for core in services.iter().map(|service| &service.core).chain(state.trash.services()) {
             marks[core.key.family() as usize].note_source(core.source);
         }
         let configured =
             services.iter().flat_map(|service| service.servers.iter().map(|server| (service.key(), server)));
-        let removed = state.trash.iter().map(|trashed| (trashed.core.key, &trashed.server));
-        for (key, server) in configured.chain(removed) {
+        for (key, server) in configured.chain(state.trash.servers()) {
             if let (ServiceKey::Endpoint { address, .. }, Some(route)) = (key, server.forwarding().route) {
                 marks[key.family() as usize].note_route(address, server.address, route);
             }
@@ -196,12 +191,12 @@ pub(super) struct Changes {
 
 impl Changes {
     pub(super) fn new(seed: u64) -> Changes {
-        Changes { state: Mutex::new(State { next_server: 1, seed, trash: Vec::new(), retired: Vec::new() }) }
+        Changes { state: Mutex::new(State { next_server: 1, seed, trash: Trash::default() }) }
     }
 
     /// Servers that were removed and are remembered.
     pub(super) fn removed_servers(&self) -> Vec<Arc<RealServer>> {
-        self.lock().trash.iter().map(|trashed| Arc::clone(&trashed.server)).collect()
+        self.lock().trash.servers().map(|(_, server)| Arc::clone(server)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -213,16 +208,7 @@ impl Changes {
 struct State {
     next_server: u64,
     seed: u64,
-    trash: Vec<Trashed>,
-    retired: Vec<Arc<ServiceCore>>,
-}
-
-/// A removed server (`struct netns_ipvs.dest_trash`).
-#[derive(Clone, Debug)]
-struct Trashed {
-    core: Arc<ServiceCore>,
-    server: Arc<RealServer>,
-    idle_since: Option<Time>,
+    trash: Trash,
 }
 
 /// What a commit does to objects that packets are using.
@@ -280,6 +266,7 @@ impl Director {
         for command in commands {
             plan.add(command)?;
         }
+        plan.state.trash.drop_unused_services();
         Ok(plan)
     }
 
@@ -315,27 +302,7 @@ impl Director {
     /// Forgets removed servers and services that have had no connection and no template for two minutes. Returns whether
     /// steering changed by that.
     pub fn empty_trash(&self, now: Time) -> bool {
-        let mut state = self.changes.lock();
-        for trashed in &mut state.trash {
-            if trashed.server.is_in_use() {
-                trashed.idle_since = None;
-            } else if trashed.idle_since.is_none() {
-                trashed.idle_since = Some(now);
-            }
-        }
-        let before = state.trash.len();
-        state.trash.retain(|trashed| trashed.idle_since.is_none_or(|since| now - since < TRASH_PERIOD));
-        let changed = state.trash.len() != before;
-        state.drop_unused_services();
-        changed
-    }
-}
-
-impl State {
-    /// A deleted service stays known while one of its servers is in the trash: replies still need its source.
-    fn drop_unused_services(&mut self) {
-        let State { retired, trash, .. } = self;
-        retired.retain(|core| trash.iter().any(|trashed| Arc::ptr_eq(&trashed.core, core)));
+        self.changes.lock().trash.expire(now)
     }
 }
 
@@ -432,8 +399,7 @@ impl Plan {
             self.delete_server(key, SocketAddr::new(server.address, server.port))?;
         }
         self.services.remove(&key);
-        self.state.retired.push(Arc::clone(&service.core));
-        self.state.drop_unused_services();
+        self.state.trash.put_service(Arc::clone(&service.core));
         Ok(())
     }
 
@@ -449,7 +415,7 @@ impl Plan {
         if service.position(spec.address).is_some() {
             return Err(CommandError::ServerExists { service: key, server: spec.address });
         }
-        let server = match self.take_from_trash(key, spec.address) {
+        let server = match self.state.trash.take_server(key, spec.address) {
             Some(trashed) => {
                 self.change_forwarding(key, &trashed.server, spec.forward)?;
                 let revived = Effect::Revived {
@@ -559,7 +525,7 @@ impl Plan {
             }),
         }
         let server = service.servers.remove(position);
-        self.state.trash.push(Trashed { core: Arc::clone(&service.core), server, idle_since: None });
+        self.state.trash.put_server(Arc::clone(&service.core), server);
         Ok(())
     }
 
@@ -568,20 +534,10 @@ impl Plan {
         self.services.remove(&key).map(Arc::unwrap_or_clone).ok_or(CommandError::NoSuchService(key))
     }
 
-    /// A server comes back only to a service of the same key (`ip_vs_trash_get_dest`).
-    fn take_from_trash(&mut self, key: ServiceKey, server: SocketAddr) -> Option<Trashed> {
-        let position = self.state.trash.iter().position(|trashed| {
-            trashed.core.key == key
-                && trashed.server.address == server.ip()
-                && trashed.server.port == server.port()
-        })?;
-        Some(self.state.trash.remove(position))
-    }
-
     /// Counters for a service `key`: those of its deleted predecessor if that still has connections, which then count
     /// for the new one.
     fn service_stats(&mut self, key: ServiceKey) -> Arc<Stats> {
-        let Some(predecessor) = self.state.retired.iter().find(|core| core.key == key) else {
+        let Some(predecessor) = self.state.trash.predecessor(key) else {
             return Arc::default();
         };
         let stats = Arc::clone(&predecessor.stats);
@@ -595,7 +551,7 @@ impl Plan {
         if key.is_mark() {
             return Ok(ReplySource::ASKED_AGAIN);
         }
-        if let Some(predecessor) = self.state.retired.iter().find(|core| core.key == key) {
+        if let Some(predecessor) = self.state.trash.predecessor(key) {
             return Ok(predecessor.source);
         }
         self.marks[key.family() as usize].source()
@@ -653,7 +609,6 @@ fn steering(
 ) -> Vec<SteeredService> {
     let steered = |core: &ServiceCore, service: Option<&VirtualService>| {
         let configured = service.into_iter().flat_map(|service| &service.servers);
-        let trashed = state.trash.iter().filter(|trashed| trashed.core.key == core.key);
         let any_port = core.key.has_connections_of_other_ports();
         let mut steered = SteeredService {
             key: core.key,
@@ -663,7 +618,7 @@ fn steering(
             ftp_data: service.is_some_and(VirtualService::takes_ftp_data),
             accepts: service.is_some(),
         };
-        for server in configured.chain(trashed.map(|trashed| &trashed.server)) {
+        for server in configured.chain(state.trash.servers_of(core.key)) {
             let Forwarding { translates, route, .. } = forwarding(server);
             if translates {
                 let port = if any_port { 0 } else { server.port };
@@ -673,7 +628,7 @@ fn steering(
         }
         steered
     };
-    let retired = state.retired.iter().filter(|core| services.get(&core.key).is_none());
+    let retired = state.trash.services().filter(|core| services.get(&core.key).is_none());
     services
         .iter()
         .map(|service| steered(&service.core, Some(service)))

@@ -456,7 +456,7 @@ fn forward_request(
 ) -> Result<Verdict, DropReason> {
     let connection = shard.get_mut(handle);
     connection.count_in(flow.len);
-    connection.answers_elsewhere &= !opens(flow);
+    connection.answers_elsewhere = false;
     advance(connection, services, Direction::Input, flow);
     let unchanged = unchanged(connection);
     let rewrite = Rewrite {

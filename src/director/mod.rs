@@ -26,6 +26,7 @@ pub mod scheduler;
 mod scheduling;
 pub mod service;
 mod time;
+mod trash;
 mod verdict;
 
 pub use change::{Command, CommandError, Plan, ServerSpec, ServiceSpec, SteeredService};

@@ -164,7 +164,9 @@ impl Director {
 fn choose<'a>(key: &InboundKey, service: &'a VirtualService) -> Result<&'a Arc<RealServer>, Unscheduled> {
     let is_data = service.key().port() == FTP_PORT && key.virtual_address.port() != FTP_PORT;
     let refusal = if is_data { Refusal::NotServed } else { Refusal::NoServer };
-    service.schedule().ok_or(Unscheduled::Refused(refusal))
+    let server = service.schedule().ok_or(Unscheduled::Refused(refusal))?;
+    // It is being removed. What the client sends again will find the services as they are then.
+    if server.is_available() { Ok(server) } else { Err(DropReason::ServerRemoved.into()) }
 }
 
 /// A server's port, or the one that was asked for if the server has none of its own.

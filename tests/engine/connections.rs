@@ -1,6 +1,6 @@
 //! Connections: made, found both ways, ended.
 
-use crate::bed::{ACK, Bed, FIN, INIT, INIT_ACK, RST, SYN, tcp, unreachable};
+use crate::bed::{ACK, Bed, FIN, INIT, INIT_ACK, RST, SYN, key, tcp, unreachable};
 use nfvs::director::packet::Transport::{Sctp, Tcp, Udp};
 use nfvs::director::protocol::Strictness;
 use nfvs::director::scheduler::SchedulerKind::{Rr, Wlc};
@@ -16,7 +16,10 @@ const FAMILIES: [(&str, &str, [&str; 3]); 2] = [
 fn a_client_reaches_servers_in_turn_and_each_answers_in_the_name_of_the_service() {
     for (vip, client, servers) in FAMILIES {
         for transport in [Tcp, Udp, Sctp] {
-            let bed = Bed::serving(transport, vip, Rr, &servers);
+            let bed = Bed::new();
+            bed.add(transport, &vip.replace("100", "101"), Rr, &servers);
+            bed.add(transport, vip, Rr, &servers);
+            let service = bed.director.services().get(&key(transport, vip)).unwrap().core.source;
             for (number, expected) in [servers[2], servers[1], servers[0], servers[2]].iter().enumerate() {
                 let from = format!("{client}:{}", 40000 + number);
                 let (request, reply) = match transport {
@@ -26,7 +29,7 @@ fn a_client_reaches_servers_in_turn_and_each_answers_in_the_name_of_the_service(
                 };
                 assert_eq!(request.destination(), *expected);
                 assert_eq!(request.from.to_string(), from, "NAT keeps the client's address");
-                assert_eq!(reply.source(), reply.source());
+                assert_eq!(reply.source(), service);
                 let Verdict::Forward { rewritten, .. } = reply.verdict else { panic!() };
                 assert_eq!(rewritten, None, "the kernel sets the source of a reply");
             }
@@ -185,6 +188,19 @@ fn a_client_that_turns_to_the_server_directly_from_a_port_it_used_before_is_left
     // Once it comes back through us, the server answers in our name again.
     bed.tcp(client, vip, SYN);
     assert!(matches!(bed.tcp(server, client, SYN | ACK).verdict, Verdict::Forward { source: Some(_), .. }));
+}
+
+#[test]
+fn a_client_that_lost_its_handshake_and_still_comes_through_us_is_answered_in_our_name() {
+    let (vip, client, server) = ("10.0.0.100:80", "10.0.1.2:5000", "10.0.2.11:80");
+    let bed = Bed::serving(Tcp, vip, Rr, &[server]);
+    bed.tcp(client, vip, SYN);
+    bed.tcp(server, client, SYN | ACK);
+    // The ACK and the first FIN behind it are lost on their way to the server, which repeats itself.
+    bed.tcp(client, vip, FIN | ACK);
+    assert_eq!(bed.tcp(server, client, SYN | ACK).verdict, Verdict::Accept);
+    bed.tcp(client, vip, FIN | ACK);
+    bed.tcp(server, client, ACK).source();
 }
 
 #[test]

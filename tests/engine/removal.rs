@@ -51,6 +51,31 @@ fn tcp_waits_for_its_server_unless_told_otherwise() {
     }
 }
 
+/// While a change is carried out, packets still see the services as they were.
+#[test]
+fn nothing_is_scheduled_to_a_server_that_is_being_removed() {
+    for persistence in [
+        None,
+        Some(Persistence { timeout: Duration::from_secs(60), clients: ClientMask::V4([255; 4].into()) }),
+    ] {
+        let bed = Bed::new();
+        bed.add_with(
+            Tcp,
+            VIP,
+            Rr,
+            ServiceSettings { persistence, ..ServiceSettings::default() },
+            &SERVERS[..1],
+        );
+        let services = bed.director.services();
+        let server = &services.get(&key(Tcp, VIP)).unwrap().servers[0];
+        server.set_available(false);
+        assert_eq!(bed.tcp(CLIENT, VIP, SYN).verdict, DROPPED);
+        assert_eq!(bed.director.connection_count().0, 0, "the next SYN would wait for it");
+        server.set_available(true);
+        assert_eq!(bed.tcp(CLIENT, VIP, SYN).destination(), SERVERS[0]);
+    }
+}
+
 #[test]
 fn reset_ends_the_connection_with_the_next_packet_whatever_it_is() {
     for flags in [ACK, SYN, FIN | ACK, RST] {

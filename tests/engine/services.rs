@@ -156,7 +156,7 @@ fn a_scheduler_is_exchanged_under_running_connections() {
 }
 
 #[test]
-fn ten_thousand_services_are_planned_at_once_and_a_later_one_beside_them() {
+fn ten_thousand_services_come_and_go_at_once_and_a_later_one_beside_them() {
     let bed = Bed::new();
     let services: Vec<Command> = (0..10_000)
         .map(|n| {
@@ -175,6 +175,15 @@ fn ten_thousand_services_are_planned_at_once_and_a_later_one_beside_them() {
     let steering = bed.director.steering();
     let sources: std::collections::HashSet<_> = steering.iter().map(|service| service.source).collect();
     assert_eq!((steering.len(), sources.len()), (10_001, 10_001));
+
+    let deleted =
+        |n: usize| Command::DeleteService(key(Tcp, &format!("10.1.{}.{}:80", n / 250, n % 250 + 1)));
+    bed.director.apply(&(0..10_000).map(deleted).collect::<Vec<_>>()).unwrap();
+    assert_eq!(bed.director.services().iter().count(), 1);
+    assert_eq!(bed.director.steering().len(), 10_001, "replies may still come");
+    assert!(!bed.director.empty_trash(bed.now));
+    assert!(bed.director.empty_trash(bed.now + Duration::from_secs(120)));
+    assert_eq!(bed.director.steering().len(), 2);
 }
 
 #[test]

@@ -37,13 +37,15 @@ pub fn read_counters() -> io::Result<Vec<QueueCounters>> {
 /// # Errors
 /// `PermissionDenied` without root, `NotFound` if the kernel has no NFQUEUE.
 pub fn share_counters(group: u32) -> io::Result<bool> {
-    const MODE: u32 = 0o440;
+    const GROUP_READS: u32 = 0o040;
+    const ALL_READ: u32 = 0o004;
     let now = fs::metadata(FILE)?;
-    if now.gid() == group && now.mode() & 0o777 == MODE {
+    let mode = now.mode() & 0o777;
+    if mode & ALL_READ != 0 || now.gid() == group && mode & GROUP_READS != 0 {
         return Ok(false);
     }
     chown(FILE, None, Some(group))?;
-    fs::set_permissions(FILE, Permissions::from_mode(MODE))?;
+    fs::set_permissions(FILE, Permissions::from_mode(mode | GROUP_READS))?;
     Ok(true)
 }
 

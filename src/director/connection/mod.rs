@@ -78,8 +78,8 @@ pub struct Connection {
     pub state: State,
     /// Flags, as the synchronisation protocol numbers them.
     pub flags: ConnFlags,
-    /// The server has answered a packet that did not come through the director: until the client opens another
-    /// connection here, the server's packets are none of ours.
+    /// The server has answered a packet that did not come through the director: until the client sends another one
+    /// here, the server's packets are none of ours.
     pub answers_elsewhere: bool,
     timeout_millis: u32,
     /// The real server that has it.

@@ -69,8 +69,8 @@ fn read_error(
         Err(_) => return Ok(Parsed::Other),
     };
     let (embedded_transport, has_ports) = match header.protocol {
-        _ if header.fragment == Fragment::Later => return Ok(Parsed::Other),
         IpNextHeaderProtocols::Ah | IpNextHeaderProtocols::Esp => (Transport::Udp, false),
+        _ if header.fragment == Fragment::Later => return Ok(Parsed::Other),
         protocol => match Transport::from_number(protocol.0) {
             Some(transport) => (transport, true),
             None => return Ok(Parsed::Other),

@@ -203,6 +203,25 @@ fn an_icmp_error_about_esp_gets_addresses_only() {
 }
 
 #[test]
+fn an_icmp_error_about_a_later_fragment_belongs_to_what_has_no_ports() {
+    for (protocol, belongs) in [(50, true), (51, true), (6, false), (17, false)] {
+        let mut bytes = with(icmp_v4(), |p| {
+            p[34..36].copy_from_slice(&[0x00, 0xb9]);
+            p[37] = protocol;
+        });
+        let meta = PacketMeta {
+            hook: Hook::Prerouting,
+            checksum_owed: true,
+            gso: false,
+            original_len: bytes.len(),
+            mark: None,
+        };
+        let parsed = Packet::new(&mut bytes, &meta).parse();
+        assert_eq!(matches!(parsed, Ok(Parsed::IcmpError(_))), belongs, "protocol {protocol}");
+    }
+}
+
+#[test]
 fn an_owed_checksum_is_paid_even_if_nothing_is_rewritten() {
     let mut bytes = TCP_V4;
     bytes[36..38].copy_from_slice(&[0xab, 0xcd]);
