@@ -1,5 +1,6 @@
-//! Replays exchanges of packets through a kernel's director, recorded in `tests/vectors/states.jsonl`, through the whole
-//! engine: real packets, virtual time. After each, state, time left and the server's counts are what the kernel had.
+//! Replays exchanges of packets through a kernel's director, recorded in `tests/vectors/states.jsonl`, through the
+//! whole engine: real packets, virtual time. After each, state, time left and the server's counts are what the kernel
+//! had.
 //!
 //! `STATE_VECTORS=FILE cargo test --release --test state_vectors` replays another file of that format.
 

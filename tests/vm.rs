@@ -1,5 +1,5 @@
-//! The quick scenarios of the virtual machine: nfvs on a stock Debian kernel, with systemd. `netns-lab/lab vm` runs them,
-//! after it has built what they need.
+//! The quick scenarios of the virtual machine: nfvs on a stock Debian kernel, with systemd. `netns-lab/lab vm` runs
+//! them, after it has built what they need.
 
 use std::process::Command;
 
@@ -29,6 +29,11 @@ fn every_lab_answers_under_the_unit_of_the_package() {
 #[test]
 fn the_package_serves_namespaces_through_what_happens_to_units() {
     lab_vm("systemd");
+}
+
+#[test]
+fn two_hundred_random_steps_come_out_alike_with_the_kernels_ipvs() {
+    lab_vm("differential-quick");
 }
 
 #[test]

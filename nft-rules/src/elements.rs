@@ -146,7 +146,8 @@ impl Elements {
         let mark = source.mark();
         self.insert(address, &sets::REPLY_MARKS, mark_bytes(mark), []);
         self.insert(address, &sets::REPLY_ADDRESS, mark_bytes(mark), address_bytes(address));
-        // A port that is the same already must not be written: SCTP would get a new CRC, and damage with it a right one.
+        // A port that is the same already must not be written: SCTP would get a new CRC, and damage with it a right
+        // one.
         if let Some(port) = port
             && endpoint.servers.iter().any(|&(_, of_server)| of_server != Some(port))
         {

@@ -22,8 +22,8 @@ pub const MARK_MASK: u32 = 0xffff_0000;
 /// unreachable, TCP included: what IPVS answers when a service has no server left.
 pub const REFUSE_NO_SERVER: u32 = 0xffff_0000;
 
-/// The mark, within [`MARK_MASK`], of a reply whose source no map has: it comes to the daemon once more, behind routing,
-/// and the daemon writes the source itself.
+/// The mark, within [`MARK_MASK`], of a reply whose source no map has: it comes to the daemon once more, behind
+/// routing, and the daemon writes the source itself.
 pub const ASK_AGAIN: u32 = 0xfffe_0000;
 
 /// The mark, within [`MARK_MASK`], of a request that is steered by the operator's mark and that the daemon has taken:

@@ -35,9 +35,9 @@ pub(super) enum Command {
     },
     /// Make a network namespace ready for a daemon that runs without root
     ///
-    /// To be run as root before `nfvs run`. It has the kernel load packet queues, lets a group read the kernel's counters
-    /// of them, and switches on forwarding where servers of the configuration need it. It prints what it has changed, a
-    /// line each, and nothing if all was there.
+    /// To be run as root before `nfvs run`. It has the kernel load packet queues, lets a group read the kernel's
+    /// counters of them, and switches on forwarding where servers of the configuration need it. It prints what it has
+    /// changed, a line each, and nothing if all was there.
     Prepare {
         /// The configuration file of the daemon, JSON
         #[arg(long, value_name = "FILE")]
@@ -98,8 +98,8 @@ pub(super) enum Command {
     /// Without a service: those of all services and servers, and the total. With one: those of the service and its
     /// servers; the total stays. Connections, and what `nfvs show services` says of them, stay as they are.
     Zero {
-        /// The service: its name, or as one argument its protocol and address, such as "tcp 10.0.0.100:80", or its mark,
-        /// such as "fwmark 5" or "fwmark 5 ipv6"
+        /// The service: its name, or as one argument its protocol and address, such as "tcp 10.0.0.100:80", or its
+        /// mark, such as "fwmark 5" or "fwmark 5 ipv6"
         service: Option<String>,
         #[command(flatten)]
         instance: Instance,

@@ -16,8 +16,8 @@ use std::net::Ipv4Addr;
 pub struct Persistence {
     /// For how many seconds after a client's last new connection.
     pub timeout: PersistenceTimeout,
-    /// Which clients count as one: those whose addresses are the same under this mask (IPv4), or in as many of the first
-    /// bits. Default: each client for itself.
+    /// Which clients count as one: those whose addresses are the same under this mask (IPv4), or in as many of the
+    /// first bits. Default: each client for itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Netmask")]
     pub netmask: Option<Netmask>,

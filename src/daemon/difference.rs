@@ -13,8 +13,9 @@ use std::net::SocketAddr;
 /// The commands that bring `running` to `wanted`; none if it is there.
 ///
 /// Afterwards there are the services, servers, settings, methods and timeouts that a fresh start with `wanted` would
-/// give. Only the order in which schedulers walk a service's servers may be another: servers that stay keep their places,
-/// and new ones come in front of them, as with [`Command::AddServer`]; a fresh start puts the last of the file in front.
+/// give. Only the order in which schedulers walk a service's servers may be another: servers that stay keep their
+/// places, and new ones come in front of them, as with [`Command::AddServer`]; a fresh start puts the last of the file
+/// in front.
 pub(super) fn commands(running: &Services, wanted: &Config) -> Vec<Command> {
     let specs: Vec<ServiceSpec> = wanted.services.iter().map(translate::service_spec).collect();
     let keys: HashSet<ServiceKey> = specs.iter().map(|spec| spec.key).collect();

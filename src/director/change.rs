@@ -299,8 +299,8 @@ impl Director {
         steering(&self.services.load(), &self.changes.lock(), RealServer::forwarding)
     }
 
-    /// Forgets removed servers and services that have had no connection and no template for two minutes. Returns whether
-    /// steering changed by that.
+    /// Forgets removed servers and services that have had no connection and no template for two minutes. Returns
+    /// whether steering changed by that.
     pub fn empty_trash(&self, now: Time) -> bool {
         self.changes.lock().trash.expire(now)
     }

@@ -1,9 +1,9 @@
 //! The director: decides the fate of packets and keeps services, real servers and connections.
 //!
 //! Everything here is pure. No sockets, no clock, no randomness, no `unsafe`; the current time and the seed are
-//! arguments. The only shared mutable state is the connection table's shard mutexes, the schedulers' mutexes,
-//! counters that are atomics, and what only the control plane locks. Behaviour follows `net/netfilter/ipvs/` of Linux 6.12; where it does not, and why, is
-//! in `docs/differences.md`.
+//! arguments. The only shared mutable state is the connection table's shard mutexes, the schedulers' mutexes, counters
+//! that are atomics, and what only the control plane locks. Behaviour follows `net/netfilter/ipvs/` of Linux 6.12;
+//! where it does not, and why, is in `docs/differences.md`.
 //!
 //! ```
 //! use nfvs::director::{Director, Limits, Time};
@@ -38,7 +38,8 @@ pub use verdict::{DropReason, Hook, PacketMeta, Refusal, ReplySource, Route, Ver
 /// What bounds a director.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The largest number of connections and persistence templates together; what would need more is dropped and counted.
+    /// The largest number of connections and persistence templates together; what would need more is dropped and
+    /// counted.
     pub max_connections: usize,
 }
 

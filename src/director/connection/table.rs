@@ -123,8 +123,8 @@ impl ConnectionTable {
         self.templates.iter().map(move |shard| lock(shard).views(now))
     }
 
-    /// Checks every shard, that the shards hold as many entries as were counted, and that the counters of every template
-    /// and of every real server in `servers` are what their connections add up to.
+    /// Checks every shard, that the shards hold as many entries as were counted, and that the counters of every
+    /// template and of every real server in `servers` are what their connections add up to.
     ///
     /// # Panics
     /// If something does not agree. Call it while nobody else uses the table.

@@ -16,8 +16,9 @@
 //! # How checksums get right
 //!
 //! A checksum that stood for the packet is updated by what was changed (sums by RFC 1624, the CRC of SCTP by the
-//! remainder of the difference), so one that was wrong when it arrived stays wrong, and the receiver sees it. A checksum that the kernel still owed is computed whole, over
-//! exactly the bytes it covers. `checksum.rs` holds both, and makes the only [`Rewritten`].
+//! remainder of the difference), so one that was wrong when it arrived stays wrong, and the receiver sees it. A
+//! checksum that the kernel still owed is computed whole, over exactly the bytes it covers. `checksum.rs` holds both,
+//! and makes the only [`Rewritten`].
 //!
 //! ```
 //! use nfvs::director::packet::{Packet, Parsed, Rewrite};

@@ -46,8 +46,8 @@ impl ServiceKey {
         }
     }
 
-    /// Whether its connections may be to other ports of a server than the one that the server was given: those of a mark,
-    /// and the data connections of FTP.
+    /// Whether its connections may be to other ports of a server than the one that the server was given: those of a
+    /// mark, and the data connections of FTP.
     pub const fn has_connections_of_other_ports(&self) -> bool {
         matches!(
             self,

@@ -124,8 +124,8 @@ impl Forwarding {
 
     const TRANSLATES: u32 = 1 << 31;
 
-    /// All of it in a word, so that nobody sees a part of a change: the route below, above it the flags that connections
-    /// begin with.
+    /// All of it in a word, so that nobody sees a part of a change: the route below, above it the flags that
+    /// connections begin with.
     fn pack(self) -> u32 {
         let translates = if self.translates { Forwarding::TRANSLATES } else { 0 };
         let route = self.route.map_or(0, |route| u32::from(route.0));

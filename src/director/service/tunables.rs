@@ -4,8 +4,8 @@
 /// The tunables. The defaults are the kernel's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tunables {
-    /// Which connections give way to a SYN that comes from the same port: 0 none; any other value those in TIME_WAIT and
-    /// CLOSE; with bit 1 (value 2) those in FIN_WAIT as well whose replies do not pass the director.
+    /// Which connections give way to a SYN that comes from the same port: 0 none; any other value those in TIME_WAIT
+    /// and CLOSE; with bit 1 (value 2) those in FIN_WAIT as well whose replies do not pass the director.
     pub conn_reuse_mode: u8,
     /// Whether connections end when their server is removed, and give way to a SYN when its weight is 0.
     pub expire_nodest_conn: bool,
