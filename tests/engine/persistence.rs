@@ -12,7 +12,10 @@ const SERVERS: [&str; 3] = ["10.0.2.11:8080", "10.0.3.12:8080", "10.0.4.13:8080"
 
 fn persistent(seconds: u64, clients: ClientMask) -> ServiceSettings {
     let timeout = Duration::from_secs(seconds);
-    ServiceSettings { persistence: Some(Persistence { timeout, clients }), ..ServiceSettings::default() }
+    ServiceSettings {
+        persistence: Some(Persistence { timeout, clients, engine: None }),
+        ..ServiceSettings::default()
+    }
 }
 
 fn v4(mask: &str) -> ClientMask {
