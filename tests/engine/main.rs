@@ -19,3 +19,4 @@ mod sctp;
 mod services;
 mod sip;
 mod thresholds;
+mod timers;
