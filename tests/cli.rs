@@ -115,7 +115,7 @@ fn services() -> Value {
             "persistence": { "timeout": 360, "netmask": netmask }, "on_remove": "keep", "timeouts": { "udp": 5 },
         })
     };
-    json!([
+    let mut services = json!([
         service(
             "web",
             "tcp",
@@ -140,7 +140,9 @@ fn services() -> Value {
         marked(5, "ipv4", json!("255.255.255.0"), json!([])),
         marked(65_535, "ipv6", json!(64), json!([])),
         marked(6, "ipv6", json!(128), json!([server("fd00:2::11", 0, 1, 3, 4)])),
-    ])
+    ]);
+    services[6]["persistence"]["engine"] = "sip".into();
+    services
 }
 
 fn tunables() -> Value {
@@ -160,10 +162,15 @@ fn connections() -> Vec<Value> {
             "path": "queue",
         })
     };
+    let mut call = connection("udp", "10.0.1.2:0", "10.0.0.100:5060", "10.0.2.11:5060", "ASSURED", 300);
+    call["template"] = true.into();
+    call["pe_name"] = "sip".into();
+    call["pe_data"] = "7@\u{e4}\u{1b}".into();
     vec![
         connection("tcp", "10.0.1.2:40001", "10.0.0.100:80", "10.0.2.11:8080", "ESTABLISHED", 899),
         connection("udp", "192.168.100.200:65535", "10.0.0.101:53", "10.0.3.12:53", "UDP", 9),
         connection("tcp", "[fd00:1::2]:40001", "[fd00::100]:80", "[fd00:2::11]:8080", "TIME_WAIT", 2_678_400),
+        call,
     ]
 }
 

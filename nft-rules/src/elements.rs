@@ -36,6 +36,8 @@ pub struct Endpoint {
     pub answers_ping: bool,
     /// Whether data connections of FTP, to port 20 or one from 1024 on, are steered to it as well.
     pub ftp_data: bool,
+    /// Whether the daemon reads what clients say, so that the first bytes of a packet are not enough.
+    pub reads_payload: bool,
 }
 
 /// A virtual service by mark as the steering sees it.
@@ -66,6 +68,7 @@ pub struct Marked {
 ///     accepts: true,
 ///     answers_ping: true,
 ///     ftp_data: false,
+///     reads_payload: false,
 /// };
 /// let elements = Elements::from_endpoints([endpoint]);
 /// assert!(elements.to_string().starts_with("add element ip nfvs services { 10.0.0.100 . tcp . 80 }\n"));
@@ -98,7 +101,8 @@ impl Endpoint {
     fn is_decided_by_headers(&self) -> bool {
         const TCP: u8 = 6;
         const UDP: u8 = 17;
-        self.servers.is_empty() && !self.routes.is_empty() && matches!(self.protocol, TCP | UDP)
+        let is_routed = self.servers.is_empty() && !self.routes.is_empty();
+        is_routed && !self.reads_payload && matches!(self.protocol, TCP | UDP)
     }
 }
 
@@ -358,6 +362,7 @@ mod tests {
             accepts: true,
             answers_ping: true,
             ftp_data: false,
+            reads_payload: false,
         }
     }
 
@@ -449,6 +454,20 @@ mod tests {
         assert!(!has_routed(&ftp), "some server's packets are rewritten");
         ftp.servers.clear();
         assert!(has_routed(&ftp));
+    }
+
+    #[test]
+    fn what_clients_say_is_not_in_the_first_bytes() {
+        let mut routed = endpoint("10.0.0.100", Some(5060), 1);
+        routed.protocol = 17;
+        routed.routes = vec![("10.0.2.11".parse().unwrap(), SourceId::new(2).unwrap())];
+        routed.servers.clear();
+        let is_routed = |endpoint: &Endpoint| {
+            Elements::from_endpoints([endpoint.clone()]).to_string().contains(" routed_services ")
+        };
+        assert!(is_routed(&routed));
+        routed.reads_payload = true;
+        assert!(!is_routed(&routed));
     }
 
     #[test]

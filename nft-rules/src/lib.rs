@@ -27,6 +27,7 @@
 //!     servers: vec![("10.0.2.11".parse().unwrap(), Some(8080))],
 //!     routes: vec![],
 //!     ftp_data: false,
+//!     reads_payload: false,
 //!     accepts: true,
 //!     answers_ping: true,
 //! };

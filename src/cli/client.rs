@@ -63,7 +63,7 @@ impl Client {
         self.send(&serde_json::to_string(&Request::ShowConnections {})?)?;
         loop {
             match self.receive()? {
-                Reply::Item(connection) => each(connection)?,
+                Reply::Item(connection) => each(*connection)?,
                 Reply::Ok(_) => return Ok(()),
                 Reply::Error(error) => return Err(Refused(error).into()),
             }

@@ -220,19 +220,28 @@ fn connections_json(client: &mut Client, out: &mut impl Write) -> anyhow::Result
 
 fn connections_text(client: &mut Client, out: &mut impl Write) -> anyhow::Result<()> {
     writeln!(out, "IPVS connection entries")?;
-    writeln!(out, "pro expire state       source             virtual            destination")?;
+    writeln!(
+        out,
+        "pro expire {:<11} {:<18} {:<18} {:<18} {:<16} pe_data",
+        "state", "source", "virtual", "destination", "pe name"
+    )?;
     client.connections(|connection: ConnectionStatus| {
-        writeln!(
+        write!(
             out,
-            "{:<3} {:02}:{:02}  {:<11} {:<18} {:<18} {}",
+            "{:<3} {:02}:{:02}  {:<11} {:<18} {:<18} ",
             connection.protocol.to_uppercase(),
             connection.expires / 60,
             connection.expires % 60,
             connection.state,
             connection.client,
             connection.virtual_address,
-            connection.server
         )?;
+        match (connection.pe_name, connection.pe_data) {
+            (Some(name), Some(data)) => {
+                writeln!(out, "{:<18} {name:<16} {}", connection.server, data.escape_debug())?;
+            }
+            _ => writeln!(out, "{}", connection.server)?,
+        }
         Ok(())
     })
 }
@@ -250,10 +259,13 @@ fn service_column(service: &ServiceName) -> String {
 /// What is set for a service beside its scheduler, as `ipvsadm` writes it.
 fn flags(service: &ServiceStatus) -> String {
     let mut flags = String::new();
-    if let Some(PersistenceStatus { timeout, netmask }) = &service.persistence {
+    if let Some(PersistenceStatus { timeout, netmask, engine }) = &service.persistence {
         flags.push_str(&format!(" persistent {timeout}"));
         if *netmask != json!("255.255.255.255") && *netmask != json!(128) {
             flags.push_str(&format!(" mask {}", netmask.as_str().map_or(netmask.to_string(), str::to_owned)));
+        }
+        if let Some(engine) = engine {
+            flags.push_str(&format!(" pe {engine}"));
         }
     }
     if service.one_packet {

@@ -21,10 +21,30 @@ pub struct Persistence {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Netmask")]
     pub netmask: Option<Netmask>,
+    /// What else tells a client's connections from others of the same client (ipvsadm --pe). UDP only. Default: nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "PersistenceEngine")]
+    pub engine: Option<PersistenceEngine>,
 }
 
 impl Object for Persistence {
     const REQUIRED: &'static [&'static str] = &[];
+}
+
+/// What tells a client's connections from others of the same client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PersistenceEngine {
+    /// The Call-ID of SIP. Servers reached by NAT may open calls, too.
+    Sip,
+}
+
+impl From<PersistenceEngine> for director::PersistenceEngine {
+    fn from(word: PersistenceEngine) -> director::PersistenceEngine {
+        match word {
+            PersistenceEngine::Sip => director::PersistenceEngine::Sip,
+        }
+    }
 }
 
 /// Timeouts of one service, in seconds. Default: those of all services.

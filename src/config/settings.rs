@@ -6,7 +6,7 @@ use super::model::{Key, Protocol};
 use super::read::{self, Read};
 use super::service_keys::{self, Netmask};
 use crate::director::service::{
-    ClientMask, Family, OnRemove, OwnTimeouts, Persistence, ServiceSettings, Thresholds,
+    ClientMask, Family, OnRemove, OwnTimeouts, Persistence, PersistenceEngine, ServiceSettings, Thresholds,
 };
 use jsonc_parser::ast::Value;
 use std::net::Ipv4Addr;
@@ -78,9 +78,15 @@ fn persistence(
         };
         read.complain(findings, "netmask", message.to_owned());
     }
+    let engine = read.written.engine.map(PersistenceEngine::from);
+    if engine.is_some() && protocol(key).is_some_and(|protocol| protocol != Protocol::Udp) {
+        let message = "the engine reads datagrams only; leave the key out, or write \"udp\" for the protocol";
+        read.complain(findings, "engine", message.to_owned());
+    }
     Persistence {
         timeout: Duration::from_secs(read.written.timeout.get().into()),
         clients: clients.unwrap_or(ClientMask::V6(128)),
+        engine,
     }
 }
 

@@ -94,7 +94,7 @@ pub enum Reply {
     /// Refused, and why; nothing has changed. The last line of a reply.
     Error(String),
     /// One of many; more lines follow.
-    Item(ConnectionStatus),
+    Item(Box<ConnectionStatus>),
 }
 
 /// What a reload has changed.
@@ -203,6 +203,9 @@ pub struct PersistenceStatus {
     pub timeout: u64,
     /// A dotted mask for IPv4, a number of bits for IPv6, as the configuration file takes both.
     pub netmask: Value,
+    /// The persistence engine, if there is one: `sip`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
 }
 
 impl From<&Persistence> for PersistenceStatus {
@@ -213,6 +216,7 @@ impl From<&Persistence> for PersistenceStatus {
                 ClientMask::V4(mask) => mask.to_string().into(),
                 ClientMask::V6(length) => length.into(),
             },
+            engine: persistence.engine.map(|engine| engine.to_string()),
         }
     }
 }
@@ -337,6 +341,12 @@ pub struct ConnectionStatus {
     pub flags: String,
     /// How packets go: `queue`.
     pub path: String,
+    /// The persistence engine of a template that one has made: `sip`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pe_name: Option<String>,
+    /// What the engine has found, a character for each byte: the Call-ID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pe_data: Option<String>,
 }
 
 /// A packet queue.

@@ -294,6 +294,7 @@ pub(super) fn elements(steered: &[SteeredService], answer_ping: bool) -> Element
             accepts: service.accepts,
             answers_ping: answer_ping,
             ftp_data: service.ftp_data,
+            reads_payload: service.reads_payload,
         })
     });
     let marked = steered.iter().filter_map(|service| {

@@ -196,12 +196,12 @@ async fn show_connections(
     };
     for part in director.connections(now) {
         for connection in part {
-            say(writer, &Reply::Item(connection_status(&connection))).await?;
+            say(writer, &Reply::Item(Box::new(connection_status(&connection)))).await?;
         }
     }
     for part in director.templates(now) {
         for template in part {
-            say(writer, &Reply::Item(template_status(&template))).await?;
+            say(writer, &Reply::Item(Box::new(template_status(&template)))).await?;
         }
     }
     say(writer, &Reply::Ok(serde_json::Value::Null)).await
@@ -226,6 +226,8 @@ fn connection_status(connection: &ConnectionView) -> ConnectionStatus {
         forward: connection.forward.to_string(),
         flags: connection.flags.to_string(),
         path: "queue".to_owned(),
+        pe_name: None,
+        pe_data: None,
     }
 }
 
@@ -242,6 +244,12 @@ fn template_status(template: &TemplateView) -> ConnectionStatus {
         forward: "nat".to_owned(),
         flags: template.flags.to_string(),
         path: "queue".to_owned(),
+        pe_name: template.pe_data.as_ref().map(|(engine, _)| engine.to_string()),
+        // Bytes are not text, but those of Latin-1 have the numbers of its characters.
+        pe_data: template
+            .pe_data
+            .as_ref()
+            .map(|(_, data)| data.iter().map(|&byte| char::from(byte)).collect()),
     }
 }
 

@@ -141,6 +141,8 @@ pub struct SteeredService {
     pub routes: Vec<(IpAddr, Route)>,
     /// Whether it takes data connections of FTP as well.
     pub ftp_data: bool,
+    /// Whether what clients say is looked at.
+    pub reads_payload: bool,
     /// Whether requests are taken; not once the service was deleted.
     pub accepts: bool,
 }
@@ -616,6 +618,7 @@ fn steering(
             servers: vec![],
             routes: vec![],
             ftp_data: service.is_some_and(VirtualService::takes_ftp_data),
+            reads_payload: service.is_some_and(|service| service.settings.engine().is_some()),
             accepts: service.is_some(),
         };
         for server in configured.chain(state.trash.servers_of(core.key)) {

@@ -149,6 +149,9 @@ impl Director {
         if let Some(verdict) = self.handle_reply(now, services, packet, flow)? {
             return Ok(verdict);
         }
+        if !is_request && let Some(verdict) = self.connect_out(now, services, packet, flow)? {
+            return Ok(verdict);
+        }
         let starts = event(flow).is_some_and(|event| event.starts_connection(services.strictness));
         let service = marked.or_else(|| services.find(flow.transport, flow.destination));
         let Some(service) = service.filter(|_| starts) else {
@@ -165,7 +168,7 @@ impl Director {
         // Its twin may have come through another worker meanwhile.
         let handle = self.find_request(now, services, &mut shard, &key, flow).and_then(|found| match found {
             Some(handle) => Ok(handle),
-            None => self.schedule(now, services, &mut shard, &key, service),
+            None => self.schedule(now, services, &mut shard, &key, service, packet.payload(flow)),
         });
         match handle {
             Ok(handle) => forward_request(now, services, shard, handle, packet, flow),
@@ -217,14 +220,12 @@ impl Director {
         packet: &mut Packet<'_>,
         flow: &FlowInfo,
     ) -> Result<Verdict, DropReason> {
-        let placement = match self.place(now, &services.tunables, key, service) {
+        let placement = match self.place(now, &services.tunables, key, service, packet.payload(flow)) {
             Ok(placement) => placement,
             Err(unscheduled) => return unscheduled.verdict(),
         };
         let connection = Connection::new(key, placement, Arc::clone(&service.core));
-        connection.server.bind_connection(false);
-        connection.server.unbind_connection(false);
-        connection.count_conn();
+        connection.count_once();
         connection.count_in(flow.len);
         if let Some(verdict) = unchanged(&connection) {
             return Ok(verdict);
@@ -235,7 +236,7 @@ impl Director {
     }
 
     /// A packet from where a real server is (`ip_vs_out_hook`). `None`: it belongs to no connection.
-    fn handle_reply(
+    pub(super) fn handle_reply(
         &self,
         now: Time,
         services: &Services,
@@ -504,9 +505,9 @@ fn starts_anew(connection: &Connection, flow: &FlowInfo, tunables: &Tunables) ->
 fn one_packet_reply(services: &Services, flow: &FlowInfo) -> Option<Verdict> {
     let (service, server) = services.one_packet_reply(flow.source).filter(|_| flow.signal == Signal::Udp)?;
     server.stats.count_out(flow.len);
-    service.stats.count_out(flow.len);
-    service.total.count_out(flow.len);
-    Some(Verdict::Forward { rewritten: None, source: Some(service.source) })
+    service.core.stats.count_out(flow.len);
+    service.core.total.count_out(flow.len);
+    Some(Verdict::Forward { rewritten: None, source: Some(service.core.source) })
 }
 
 /// The virtual address that a datagram was sent to before it was routed to a server of a one-packet service, going by

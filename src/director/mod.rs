@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod change;
+mod conn_out;
 pub mod connection;
 mod engine;
 mod estimation;

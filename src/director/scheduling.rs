@@ -1,14 +1,18 @@
 //! Which server a new connection gets (`ip_vs_schedule`, `ip_vs_sched_persist` of `net/netfilter/ipvs/ip_vs_core.c`).
 
 use super::connection::{
-    Connection, Handle, InboundKey, OutboundKey, Placement, Shard, Template, TemplateKey, TemplateTarget,
+    Connection, Handle, InboundKey, OutboundKey, Placement, Shard, Template, TemplateHandle, TemplateKey,
+    TemplateShard, TemplateTarget,
 };
 use super::engine::Director;
-use super::service::{FTP_PORT, Persistence, RealServer, ServiceKey, Services, Tunables, VirtualService};
+use super::service::{
+    FTP_PORT, Persistence, PersistenceEngine, RealServer, ServiceKey, Services, Tunables, VirtualService,
+};
 use super::{DropReason, Refusal, Time, Verdict};
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The port that data connections of active FTP come from.
 const FTP_DATA_PORT: u16 = 20;
@@ -40,7 +44,7 @@ impl From<DropReason> for Unscheduled {
 }
 
 impl Director {
-    /// Makes the connection of a client's first packet.
+    /// Makes the connection of a client's first packet, which carries `payload`.
     pub(super) fn schedule(
         &self,
         now: Time,
@@ -48,25 +52,30 @@ impl Director {
         shard: &mut Shard,
         key: &InboundKey,
         service: &VirtualService,
+        payload: &[u8],
     ) -> Result<Handle, Unscheduled> {
-        let placement = self.place(now, &services.tunables, key, service)?;
+        let placement = self.place(now, &services.tunables, key, service, payload)?;
         Ok(self.connect(now, shard, key, service, placement)?)
     }
 
-    /// The server of a client's first packet.
+    /// The server of a client's first packet, which carries `payload`.
     pub(super) fn place(
         &self,
         now: Time,
         tunables: &Tunables,
         key: &InboundKey,
         service: &VirtualService,
+        payload: &[u8],
     ) -> Result<Placement, Unscheduled> {
         if key.client.port() == FTP_DATA_PORT {
             // A server's own data connection, which is either known or not ours.
             return Err(Unscheduled::Refused(Refusal::NotServed));
         }
         match service.settings.persistence {
-            Some(persistence) => self.place_persistent(now, tunables, key, service, persistence),
+            Some(persistence) => {
+                let template = template_key(key, service, persistence, pe_data(persistence, payload)?);
+                self.place_persistent(now, tunables, key, service, &template, persistence.timeout)
+            }
             None => {
                 let server = choose(key, service)?;
                 let server_port = own_or(server.port, key.virtual_address.port());
@@ -83,17 +92,11 @@ impl Director {
         tunables: &Tunables,
         key: &InboundKey,
         service: &VirtualService,
-        persistence: Persistence,
+        template_key: &TemplateKey<'_>,
+        timeout: Duration,
     ) -> Result<Placement, Unscheduled> {
-        let template_key = template_key(key, service, persistence);
         let mut templates = self.table.templates(template_key.clients);
-        let found = templates.find(&template_key, now).filter(|&found| {
-            let valid = is_valid(templates.get(found), tunables);
-            if !valid {
-                templates.invalidate(found);
-            }
-            valid
-        });
+        let found = find_template(&mut templates, template_key, now, |template| is_valid(template, tunables));
         let handle = match found {
             Some(handle) => handle,
             None => {
@@ -101,7 +104,7 @@ impl Director {
                 let port = if template_key.has_port() { server.port } else { 0 };
                 let template = Template::new(Arc::clone(server), port, Arc::clone(&service.core));
                 self.table
-                    .insert_template(&mut templates, template_key, template, persistence.timeout, now)
+                    .insert_template(&mut templates, *template_key, template, timeout, now)
                     .ok_or(DropReason::TableFull)?
             }
         };
@@ -174,10 +177,26 @@ fn own_or(port: u16, asked: u16) -> u16 {
     if port == 0 { asked } else { port }
 }
 
+/// What the service's persistence engine, if it has one, finds in a first packet. Where that is nothing, there is no
+/// falling back on addresses (`ip_vs_conn_fill_param_persist`).
+fn pe_data(
+    persistence: Persistence,
+    payload: &[u8],
+) -> Result<Option<(PersistenceEngine, &[u8])>, DropReason> {
+    let Some(engine) = persistence.engine else { return Ok(None) };
+    let data = engine.data(payload).ok_or(DropReason::NoCallId)?;
+    Ok(Some((engine, data)))
+}
+
 /// The template of a connection to come. A service of every port has one for all of them, a mark one for all protocols
 /// and addresses as well, and FTP one for all ports, because data
 /// connections must reach the server of the control connection.
-fn template_key(key: &InboundKey, service: &VirtualService, persistence: Persistence) -> TemplateKey {
+pub(super) fn template_key<'a>(
+    key: &InboundKey,
+    service: &VirtualService,
+    persistence: Persistence,
+    pe_data: Option<(PersistenceEngine, &'a [u8])>,
+) -> TemplateKey<'a> {
     let asked = key.virtual_address;
     let target = match service.key() {
         ServiceKey::Mark { mark, .. } => TemplateTarget::Mark(mark),
@@ -186,11 +205,26 @@ fn template_key(key: &InboundKey, service: &VirtualService, persistence: Persist
             TemplateTarget::Endpoint { transport, address: SocketAddr::new(asked.ip(), port) }
         }
     };
-    TemplateKey { clients: persistence.clients.apply(key.client.ip()), target }
+    TemplateKey { clients: persistence.clients.apply(key.client.ip()), target, pe_data }
+}
+
+/// The template that has the key, if it may be used; one that may not is void from now on.
+pub(super) fn find_template(
+    templates: &mut TemplateShard,
+    key: &TemplateKey<'_>,
+    now: Time,
+    may_be_used: impl FnOnce(&Template) -> bool,
+) -> Option<TemplateHandle> {
+    let found = templates.find(key, now)?;
+    if may_be_used(templates.get(found)) {
+        return Some(found);
+    }
+    templates.invalidate(found);
+    None
 }
 
 /// Whether a template may be used (`ip_vs_check_template`). Weight 0 and a full server do not matter to it.
-fn is_valid(template: &Template, tunables: &Tunables) -> bool {
+pub(super) fn is_valid(template: &Template, tunables: &Tunables) -> bool {
     let server = &template.server;
     let is_quiescent = tunables.expire_quiescent_template && server.weight().get() == 0;
     server.is_available() && !is_quiescent

@@ -119,6 +119,8 @@ drop_reasons! {
     ServerRemoved = "server_removed",
     /// The connection table is full.
     TableFull = "table_full",
+    /// A first packet in which the service's persistence engine finds no Call-ID.
+    NoCallId = "no_call_id",
     /// Every port that could stand in for the client's towards a shared server is taken.
     PortsExhausted = "ports_exhausted",
 }

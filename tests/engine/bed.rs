@@ -150,6 +150,13 @@ impl Bed {
         Outcome::new(verdict, &bytes)
     }
 
+    /// A datagram that says something in particular.
+    pub(crate) fn say(&self, from: &str, to: &str, payload: &[u8]) -> Outcome {
+        let mut bytes = udp(from, to, payload);
+        let verdict = self.handle(&mut bytes);
+        Outcome::new(verdict, &bytes)
+    }
+
     pub(crate) fn marked_sctp(&self, mark: u16, from: &str, to: &str, chunk: u8) -> Outcome {
         let mut bytes = sctp(from, to, chunk);
         let verdict = self.handle_at(Hook::Prerouting, Fwmark::new(mark), &mut bytes);

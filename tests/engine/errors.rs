@@ -61,6 +61,22 @@ fn an_error_about_a_reply_reaches_the_server_in_terms_of_its_own_address() {
 }
 
 #[test]
+fn an_error_about_a_reply_counts_as_a_packet_to_the_server_if_its_checksum_is_right() {
+    let [vip, client, server, _] = FAMILIES[0];
+    let bed = Bed::serving(Tcp, vip, Rr, &[server]);
+    bed.tcp(client, vip, SYN);
+    let error = unreachable(&host(client), &host(vip), &tcp(vip, client, SYN | ACK, b""));
+    assert!(matches!(bed.handle(&mut error.clone()), Verdict::Forward { .. }));
+    let services = bed.director.services();
+    let stats = services.iter().next().unwrap().core.stats.snapshot();
+    // A segment of 40 bytes, and one in an error of 28.
+    assert_eq!((stats.in_packets, stats.in_bytes, stats.out_packets), (2, 40 + 68, 0));
+    let mut damaged = error;
+    damaged[22] ^= 1;
+    assert_eq!(bed.handle(&mut damaged), Verdict::Drop(DropReason::BadChecksum));
+}
+
+#[test]
 fn a_stand_in_port_is_undone_in_errors_both_ways() {
     let [vip, client, server, router] = FAMILIES[0];
     let bed = Bed::serving(Tcp, vip, Rr, &[server]);

@@ -17,4 +17,6 @@ mod removal;
 mod routed_settings;
 mod sctp;
 mod services;
+mod sip;
 mod thresholds;
+mod timers;

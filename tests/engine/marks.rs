@@ -38,7 +38,10 @@ fn serving(family: Family, settings: ServiceSettings, servers: &[&str]) -> Bed {
 fn persistent(client: &str) -> ServiceSettings {
     let clients = ClientMask::whole(client.parse::<std::net::SocketAddr>().unwrap().ip());
     let timeout = Duration::from_secs(60);
-    ServiceSettings { persistence: Some(Persistence { timeout, clients }), ..ServiceSettings::default() }
+    ServiceSettings {
+        persistence: Some(Persistence { timeout, clients, engine: None }),
+        ..ServiceSettings::default()
+    }
 }
 
 fn host(endpoint: &str) -> String {

@@ -105,6 +105,7 @@ fn persistence_leads_each_datagram_to_one_server() {
     let persistence = Persistence {
         timeout: Duration::from_secs(60),
         clients: ClientMask::V4("255.255.255.255".parse().unwrap()),
+        engine: None,
     };
     let settings = ServiceSettings { persistence: Some(persistence), ..ONE_PACKET() };
     bed.add_with(Udp, vip, Rr, settings, &servers);

@@ -1,7 +1,7 @@
 //! Clients that stay with their server from one connection to the next.
 
 use crate::bed::{ACK, Bed, FIN, RST, SYN, key, server};
-use nfvs::director::packet::Transport::{self, Tcp, Udp};
+use nfvs::director::packet::Transport::{self, Sctp, Tcp, Udp};
 use nfvs::director::scheduler::SchedulerKind::Rr;
 use nfvs::director::service::{ClientMask, Persistence, ServiceSettings, Tunables};
 use nfvs::director::{Command, DropReason, Refusal, Verdict};
@@ -12,7 +12,10 @@ const SERVERS: [&str; 3] = ["10.0.2.11:8080", "10.0.3.12:8080", "10.0.4.13:8080"
 
 fn persistent(seconds: u64, clients: ClientMask) -> ServiceSettings {
     let timeout = Duration::from_secs(seconds);
-    ServiceSettings { persistence: Some(Persistence { timeout, clients }), ..ServiceSettings::default() }
+    ServiceSettings {
+        persistence: Some(Persistence { timeout, clients, engine: None }),
+        ..ServiceSettings::default()
+    }
 }
 
 fn v4(mask: &str) -> ClientMask {
@@ -86,6 +89,17 @@ fn a_reply_assures_the_template_of_udp() {
     bed.udp("10.0.1.2:1", VIP);
     assert!(bed.templates()[0].contains(" NONE "), "{:?}", bed.templates());
     bed.udp(&to, "10.0.1.2:1");
+    assert!(bed.templates()[0].contains(" ASSURED "), "{:?}", bed.templates());
+}
+
+#[test]
+fn an_established_association_assures_the_template_of_sctp() {
+    let bed = serving(Sctp, VIP, persistent(300, v4("255.255.255.255")), &SERVERS);
+    let to = bed.sctp("10.0.1.2:1", VIP, 1).destination();
+    bed.sctp(&to, "10.0.1.2:1", 2);
+    bed.sctp("10.0.1.2:1", VIP, 10);
+    assert!(bed.templates()[0].contains(" NONE "), "{:?}", bed.templates());
+    bed.sctp(&to, "10.0.1.2:1", 11);
     assert!(bed.templates()[0].contains(" ASSURED "), "{:?}", bed.templates());
 }
 

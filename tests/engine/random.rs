@@ -5,8 +5,8 @@ use etherparse::IpNumber;
 use nfvs::director::packet::Transport::{Sctp, Tcp, Udp};
 use nfvs::director::scheduler::SchedulerKind;
 use nfvs::director::service::{
-    ClientMask, Family, ForwardMethod, Fwmark, OnRemove, OwnTimeouts, Persistence, ServiceSettings,
-    Thresholds, Tunables,
+    ClientMask, Family, ForwardMethod, Fwmark, OnRemove, OwnTimeouts, Persistence, PersistenceEngine,
+    ServiceSettings, Thresholds, Tunables,
 };
 use nfvs::director::{Command, Hook, PacketMeta, ServerSpec};
 use std::time::Duration;
@@ -30,6 +30,20 @@ fn bed() -> Bed {
     let unchanged = ServerSpec { forward: ForwardMethod::Dr, ..server("10.0.2.11:80", 1) };
     bed.director.apply(&[Command::AddServer(key(Tcp, "10.0.0.102:80"), unchanged)]).unwrap();
     bed.add(Tcp, "10.0.0.103:80", SchedulerKind::Rr, &["10.0.0.102:80"]);
+    for (vip, one_packet) in [("10.0.0.100:5060", false), ("10.0.0.101:5060", true)] {
+        let clients = ClientMask::V4([255, 255, 255, 0].into());
+        let engine = Some(PersistenceEngine::Sip);
+        let persistence = Some(Persistence { timeout: Duration::from_secs(30), clients, engine });
+        let settings = ServiceSettings { persistence, one_packet, ..ServiceSettings::default() };
+        let servers = ["10.0.2.11:5060", "10.0.3.12:5060"];
+        bed.add_with(
+            Udp,
+            vip,
+            SchedulerKind::Rr,
+            settings,
+            if one_packet { &servers[..1] } else { &servers },
+        );
+    }
     bed
 }
 
@@ -50,6 +64,14 @@ fn seeds() -> Vec<Vec<u8>> {
     seeds.push(udp("10.0.2.11:53", c4, b"even"));
     seeds.push(udp(c6, "[fd00::100]:53", b"odd"));
     seeds.push(udp("[fd00:2::11]:53", c6, b"even"));
+    for said in [&b"OPTIONS\r\nCall-ID: 7@x\r\n"[..], b"INVITE\r\ni: 8\r\n", b"\r\n\r\n"] {
+        for vip in ["10.0.0.100:5060", "10.0.0.101:5060"] {
+            seeds.push(udp(c4, vip, said));
+        }
+        for server in ["10.0.2.11:5060", "10.0.3.12:5060"] {
+            seeds.push(udp(server, c4, said));
+        }
+    }
     for chunk in [0, 1, 2, 6, 7, 8, 10, 11, 14] {
         seeds.push(sctp(c4, "10.0.0.100:36412", chunk));
         seeds.push(sctp("10.0.2.11:36412", c4, chunk));
@@ -165,6 +187,7 @@ fn settings(random: &mut fastrand::Rng) -> ServiceSettings {
     let persistence = Persistence {
         timeout: Duration::from_secs(random.u64(1..200)),
         clients: ClientMask::V4([255, 255, 255, random.u8(..)].into()),
+        engine: None,
     };
     ServiceSettings {
         persistence: random.bool().then_some(persistence),

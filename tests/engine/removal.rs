@@ -160,8 +160,11 @@ fn expire_nodest_conn_ends_connections_with_their_server() {
 
 #[test]
 fn expire_nodest_conn_ends_templates_with_their_server() {
-    let persistence =
-        Persistence { timeout: Duration::from_secs(300), clients: ClientMask::V4([255; 4].into()) };
+    let persistence = Persistence {
+        timeout: Duration::from_secs(300),
+        clients: ClientMask::V4([255; 4].into()),
+        engine: None,
+    };
     let settings = ServiceSettings { persistence: Some(persistence), ..ServiceSettings::default() };
     let (mut bed, to) = established(settings);
     tune(&bed, Tunables { expire_nodest_conn: true, ..Tunables::default() });
@@ -271,8 +274,11 @@ fn what_comes_from_port_20_is_not_scheduled() {
 #[test]
 fn ftp_data_without_a_server_is_refused_as_what_fits_no_service() {
     let bed = Bed::new();
-    let persistence =
-        Persistence { timeout: Duration::from_secs(300), clients: ClientMask::V4([255; 4].into()) };
+    let persistence = Persistence {
+        timeout: Duration::from_secs(300),
+        clients: ClientMask::V4([255; 4].into()),
+        engine: None,
+    };
     let settings = ServiceSettings { persistence: Some(persistence), ..ServiceSettings::default() };
     bed.add_with(Tcp, "10.0.0.100:21", Rr, settings, &[]);
     assert_eq!(bed.tcp(CLIENT, "10.0.0.100:21", SYN).verdict, Verdict::Refuse(Refusal::NoServer));

@@ -36,7 +36,7 @@ fn serving(transport: Transport, vip: &str, settings: ServiceSettings, servers: 
 
 fn persistent(client: &str) -> ServiceSettings {
     let clients = ClientMask::whole(client.parse::<IpAddr>().unwrap());
-    let persistence = Persistence { timeout: Duration::from_secs(300), clients };
+    let persistence = Persistence { timeout: Duration::from_secs(300), clients, engine: None };
     ServiceSettings { persistence: Some(persistence), ..ServiceSettings::default() }
 }
 

@@ -94,8 +94,11 @@ fn an_edit_decides_anew_but_for_what_lies_between_the_thresholds() {
 #[test]
 fn a_template_leads_to_a_full_server_and_is_no_connection() {
     let bed = Bed::new();
-    let persistence =
-        Persistence { timeout: Duration::from_secs(300), clients: ClientMask::V4([255; 4].into()) };
+    let persistence = Persistence {
+        timeout: Duration::from_secs(300),
+        clients: ClientMask::V4([255; 4].into()),
+        engine: None,
+    };
     let settings = ServiceSettings { persistence: Some(persistence), ..ServiceSettings::default() };
     bed.add_with(Tcp, VIP, Rr, settings, &[]);
     let service = key(Tcp, VIP);

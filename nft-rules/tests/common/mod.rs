@@ -161,6 +161,7 @@ pub(crate) fn endpoint(
         accepts: true,
         answers_ping: true,
         ftp_data: false,
+        reads_payload: false,
     }
 }
 

@@ -87,6 +87,20 @@ fn a_server_keeps_what_its_edit_does_not_name() {
 }
 
 #[test]
+fn a_service_keeps_its_persistence_engine_when_something_else_is_changed() {
+    let director = started();
+    let dns = json!({ "protocol": "udp", "address": "10.0.0.100", "port": 53 });
+    let engine = |change: Value| {
+        let service = over(dns.clone(), &change);
+        ask(&director, json!({ "command": "edit-service", "service": service })).unwrap();
+        shown(&director, "udp-10.0.0.100-53")["persistence"]["engine"].clone()
+    };
+    assert_eq!(engine(json!({ "persistence": { "engine": "sip" } })), "sip");
+    assert_eq!(engine(json!({ "scheduler": "rr" })), "sip");
+    assert_eq!(engine(json!({ "persistence": { "timeout": 60 } })), Value::Null);
+}
+
+#[test]
 fn services_by_mark_are_changed_by_their_mark() {
     let director = started();
     for request in [

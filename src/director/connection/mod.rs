@@ -195,6 +195,13 @@ impl Connection {
         self.stats().into_iter().for_each(Stats::count_conn);
     }
 
+    /// Counts a connection that ends as it begins, at its server as well: nobody files it (`ONE_PACKET`).
+    pub fn count_once(&self) {
+        self.server.bind_connection(self.is_active());
+        self.server.unbind_connection(self.is_active());
+        self.count_conn();
+    }
+
     /// Counts a packet of `bytes` from the client, for server, service and total; not once the server was removed
     /// (`ip_vs_in_stats`).
     pub fn count_in(&self, bytes: usize) {

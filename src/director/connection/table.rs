@@ -76,7 +76,7 @@ impl ConnectionTable {
     pub fn insert_template(
         &self,
         shard: &mut TemplateShard,
-        key: TemplateKey,
+        key: TemplateKey<'_>,
         template: Template,
         timeout: Duration,
         now: Time,

@@ -1,13 +1,14 @@
 //! Persistence templates: which server a client stays with (`ip_vs_sched_persist`, `ip_vs_check_template`).
 //!
 //! In the kernel a template is a connection of a special kind. Here it is a thing of its own, in a table of its own:
-//! it has a client network instead of a client, takes no packets, and is asked for only when a connection is made.
+//! it has a client network instead of a client, takes no packets, and is asked for only when a connection is made. With
+//! a persistence engine it is one call's, or whatever else the engine tells apart (`ip_vs_pe.c`).
 //! What a connection needs of it afterwards, counting and assuring, takes no lock.
 
 use super::arena::Arena;
 use super::wheel::{Timed, Timer, Wheel};
 use crate::director::packet::Transport;
-use crate::director::service::{Fwmark, RealServer, ServiceCore};
+use crate::director::service::{Fwmark, PersistenceEngine, RealServer, ServiceCore};
 use crate::director::{TableHasher, Time};
 use hashbrown::HashTable;
 use std::hash::BuildHasher;
@@ -24,14 +25,16 @@ const VOID_PORT: u16 = 0xffff;
 
 /// What a template is found by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct TemplateKey {
+pub struct TemplateKey<'a> {
     /// What the clients that count as one have in common.
     pub clients: IpAddr,
     /// What they ask for.
     pub target: TemplateTarget,
+    /// What a persistence engine has found that they have in common beside that (`pe_data`), if one was asked.
+    pub pe_data: Option<(PersistenceEngine, &'a [u8])>,
 }
 
-impl TemplateKey {
+impl TemplateKey<'_> {
     /// Whether the template is for one port.
     pub fn has_port(&self) -> bool {
         matches!(self.target, TemplateTarget::Endpoint { address, .. } if address.port() != 0)
@@ -134,7 +137,9 @@ pub struct TemplateShard {
 
 #[derive(Debug)]
 struct Entry {
-    key: TemplateKey,
+    clients: IpAddr,
+    target: TemplateTarget,
+    pe_data: Option<(PersistenceEngine, Box<[u8]>)>,
     template: Arc<Template>,
     timeout: Duration,
     /// Made void: not found any more, and only kept for the connections made from it.
@@ -143,6 +148,11 @@ struct Entry {
 }
 
 impl Entry {
+    fn key(&self) -> TemplateKey<'_> {
+        let pe_data = self.pe_data.as_ref().map(|(engine, data)| (*engine, &**data));
+        TemplateKey { clients: self.clients, target: self.target, pe_data }
+    }
+
     /// When it ends if its connections stay as they are.
     fn end(&self, now: Time) -> Time {
         let deadline = self.timer.deadline();
@@ -182,9 +192,9 @@ impl TemplateShard {
     }
 
     /// The template of these clients. One whose time is over, and that has no connections, counts as absent.
-    pub fn find(&mut self, key: &TemplateKey, now: Time) -> Option<TemplateHandle> {
+    pub fn find(&mut self, key: &TemplateKey<'_>, now: Time) -> Option<TemplateHandle> {
         let hash = self.hasher.hash_one(key);
-        let entry = *self.index.find(hash, |&entry| self.arena.get(entry).key == *key)?;
+        let entry = *self.index.find(hash, |&entry| self.arena.get(entry).key() == *key)?;
         let found = self.arena.get(entry);
         if found.timer.deadline() <= now {
             if found.template.controls() == 0 {
@@ -200,21 +210,28 @@ impl TemplateShard {
     /// Files a new template. One of the same key whose time is over gives way; a live one must not exist.
     pub(super) fn insert(
         &mut self,
-        key: TemplateKey,
+        key: TemplateKey<'_>,
         template: Template,
         timeout: Duration,
         now: Time,
         removed: impl FnOnce(&Template),
     ) -> TemplateHandle {
         let hash = self.hasher.hash_one(key);
-        if let Some(&stale) = self.index.find(hash, |&entry| self.arena.get(entry).key == key) {
+        if let Some(&stale) = self.index.find(hash, |&entry| self.arena.get(entry).key() == key) {
             removed(&self.take(stale));
         }
-        let template = Arc::new(template);
-        let timer = Timer::unfiled();
-        let entry = self.arena.insert(Entry { key, template, timeout, is_void: false, timer });
+        let TemplateKey { clients, target, pe_data } = key;
+        let entry = self.arena.insert(Entry {
+            clients,
+            target,
+            pe_data: pe_data.map(|(engine, data)| (engine, data.into())),
+            template: Arc::new(template),
+            timeout,
+            is_void: false,
+            timer: Timer::unfiled(),
+        });
         let (arena, hasher) = (&self.arena, &self.hasher);
-        self.index.insert_unique(hash, entry, |&entry| hasher.hash_one(arena.get(entry).key));
+        self.index.insert_unique(hash, entry, |&entry| hasher.hash_one(arena.get(entry).key()));
         self.wheel.insert(&mut self.arena, entry, now + timeout);
         TemplateHandle(entry)
     }
@@ -287,8 +304,9 @@ impl TemplateShard {
         let valid = self.arena.indices().filter(|&entry| !self.arena.get(entry).is_void);
         let mut indexed = 0;
         for entry in valid {
-            let key = self.arena.get(entry).key;
-            let found = self.index.find(self.hasher.hash_one(key), |&other| self.arena.get(other).key == key);
+            let key = self.arena.get(entry).key();
+            let found =
+                self.index.find(self.hasher.hash_one(key), |&other| self.arena.get(other).key() == key);
             assert_eq!(found, Some(&entry), "{key:?} is found");
             indexed += 1;
         }
@@ -308,7 +326,7 @@ impl TemplateShard {
     }
 
     fn unindex(&mut self, entry: u32) {
-        let hash = self.hasher.hash_one(self.arena.get(entry).key);
+        let hash = self.hasher.hash_one(self.arena.get(entry).key());
         let found = self.index.find_entry(hash, |&indexed| indexed == entry);
         found.expect("every template that is not void is indexed").remove();
     }
@@ -331,6 +349,8 @@ pub struct TemplateView {
     pub expires: Duration,
     /// Its flags.
     pub flags: ConnFlags,
+    /// The persistence engine that it is of, and what that has found.
+    pub pe_data: Option<(PersistenceEngine, Box<[u8]>)>,
 }
 
 impl TemplateView {
@@ -340,10 +360,10 @@ impl TemplateView {
     }
 
     fn new(entry: &Entry, now: Time) -> TemplateView {
-        let Entry { key, template, .. } = entry;
-        let (transport, mut virtual_address) = match key.target {
+        let Entry { clients, target, pe_data, template, .. } = entry;
+        let (transport, mut virtual_address) = match *target {
             TemplateTarget::Endpoint { transport, address } => (Some(transport), address),
-            TemplateTarget::Mark(mark) => (None, SocketAddr::new(mark_as_address(mark, key.clients), 0)),
+            TemplateTarget::Mark(mark) => (None, SocketAddr::new(mark_as_address(mark, *clients), 0)),
         };
         let mut server = SocketAddr::new(template.server.address, template.server_port);
         if entry.is_void {
@@ -355,12 +375,13 @@ impl TemplateView {
         flags.insert(ConnFlags::TEMPLATE);
         TemplateView {
             transport,
-            clients: key.clients,
+            clients: *clients,
             virtual_address,
             server,
             assured: template.is_assured(),
             expires: entry.end(now).since(now),
             flags,
+            pe_data: pe_data.clone(),
         }
     }
 }

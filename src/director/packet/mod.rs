@@ -54,6 +54,7 @@ mod view;
 use std::net::{IpAddr, SocketAddr};
 
 use pnet_packet::ip::IpNextHeaderProtocols;
+use pnet_packet::udp::UdpPacket;
 
 pub use self::checksum::Rewritten;
 pub use self::transport::{SctpChunks, Signal, TcpFlags, Transport};
@@ -193,6 +194,16 @@ impl<'a> Packet<'a> {
             len: view.len(),
             cover: segment.cover,
         }))
+    }
+
+    /// What a datagram of UDP carries, as far as it is at hand; nothing of another protocol.
+    pub fn payload(&self, flow: &FlowInfo) -> &[u8] {
+        if flow.signal != Signal::Udp {
+            return &[];
+        }
+        let Cover { offset, len, .. } = flow.cover;
+        let end = self.bytes.len().min(offset + len);
+        self.bytes.get(offset + UdpPacket::minimum_packet_size()..end).unwrap_or_default()
     }
 
     /// Writes new endpoints (of AH and ESP only addresses), updates the IPv4 header's checksum and settles that of the

@@ -281,6 +281,35 @@ fn bytes_behind_the_datagram_are_neither_summed_nor_touched() {
 }
 
 #[test]
+fn what_a_datagram_carries_ends_with_it() {
+    let mut bytes = UDP_V6.to_vec();
+    bytes.extend([0xee; 12]);
+    bytes[5] += 10;
+    let length = bytes.len();
+    let whole = packet(&mut bytes);
+    let of_datagram = flow(&whole);
+    assert_eq!(whole.payload(&of_datagram), &UDP_V6[48..], "not what stands behind its own length");
+    let meta = PacketMeta {
+        hook: Hook::Prerouting,
+        checksum_owed: false,
+        gso: false,
+        original_len: length,
+        mark: None,
+    };
+    let mut cut = UDP_V6[..50].to_vec();
+    assert_eq!(
+        Packet::new(&mut cut, &meta).payload(&of_datagram),
+        &UDP_V6[48..50],
+        "nor what is not at hand"
+    );
+    let mut cut = UDP_V6[..44].to_vec();
+    assert_eq!(Packet::new(&mut cut, &meta).payload(&of_datagram), b"");
+    let mut segment = TCP_V4;
+    let segment = packet(&mut segment);
+    assert_eq!(segment.payload(&flow(&segment)), b"", "a segment is no datagram");
+}
+
+#[test]
 fn a_cut_copy_is_parsed_but_not_rewritten() {
     let mut bytes = TCP_V4;
     let meta =
@@ -525,6 +554,8 @@ fn headers_that_lie_and_headers_that_only_look_like_it() {
         ("an ICMP header is cut", with(icmp_v4(), |p| p[3] = 27), MALFORMED),
         ("an ICMP echo is not an error", with(icmp_v4(), |p| p[20] = 8), Other),
         ("an ICMP redirect is not translated", with(icmp_v4(), |p| p[20] = 5), Other),
+        ("an ICMP source quench is an error", with(icmp_v4(), |p| p[20] = 4), Outcome::IcmpError),
+        ("so is a time exceeded", with(icmp_v4(), |p| p[20] = 11), Outcome::IcmpError),
         ("an ICMP parameter problem is an error", with(icmp_v4(), |p| p[20] = 12), Outcome::IcmpError),
         ("an ICMP error embeds a byte less than eight of TCP", with(icmp_v4(), |p| p[3] = 55), Other),
         ("an ICMP error embeds half an IP header", with(icmp_v4(), |p| p[3] = 38), Other),

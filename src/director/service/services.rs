@@ -83,6 +83,14 @@ impl VirtualService {
         is_udp && self.settings.one_packet
     }
 
+    /// Whether its servers may open connections to clients: it has a persistence engine that leads the clients' packets to
+    /// them, and one endpoint for their source.
+    pub fn has_conn_out(&self) -> bool {
+        let is_endpoint =
+            matches!(self.key(), ServiceKey::Endpoint { transport: Transport::Udp, port, .. } if port != 0);
+        is_endpoint && self.settings.engine().is_some()
+    }
+
     /// Whether data connections of FTP belong to it as well: only persistence leads them to the right server.
     pub fn takes_ftp_data(&self) -> bool {
         let key = self.key();
@@ -102,6 +110,9 @@ impl VirtualService {
     }
 }
 
+/// Services and their servers by where the servers are.
+type ByServer = HashMap<SocketAddr, (Arc<VirtualService>, Arc<RealServer>), TableHasher>;
+
 /// Everything workers need to know of the configuration, at one moment.
 #[derive(Clone, Debug)]
 pub struct Services {
@@ -110,7 +121,9 @@ pub struct Services {
     addresses: HashMap<IpAddr, usize, TableHasher>,
     names: HashSet<String>,
     /// Where replies of one-packet services come from, and the service and server that each belongs to.
-    one_packet: HashMap<SocketAddr, (Arc<ServiceCore>, Arc<RealServer>), TableHasher>,
+    one_packet: ByServer,
+    /// The same of connections that servers open.
+    conn_out: ByServer,
     /// Whether any service has timeouts of its own.
     own_timeouts: bool,
     /// The virtual addresses from which routes lead to each server.
@@ -133,6 +146,7 @@ impl Services {
             addresses: HashMap::with_hasher(hasher.clone()),
             names: HashSet::new(),
             one_packet: HashMap::with_hasher(hasher.clone()),
+            conn_out: HashMap::with_hasher(hasher.clone()),
             own_timeouts: false,
             routed: HashMap::with_hasher(hasher.clone()),
             timeouts: Timeouts::default(),
@@ -171,7 +185,7 @@ impl Services {
 
     /// The one-packet service, and its server, whose reply a datagram from `source` is. Where several have the server,
     /// the first in the order of keys.
-    pub fn one_packet_reply(&self, source: SocketAddr) -> Option<&(Arc<ServiceCore>, Arc<RealServer>)> {
+    pub fn one_packet_reply(&self, source: SocketAddr) -> Option<&(Arc<VirtualService>, Arc<RealServer>)> {
         if self.one_packet.is_empty() {
             return None;
         }
@@ -179,28 +193,20 @@ impl Services {
         self.one_packet.get(&source).or_else(|| self.one_packet.get(&any_port))
     }
 
+    /// The service, and its server at `source`, that may open connections to clients. Where several have the server, the
+    /// first in the order of keys.
+    pub fn conn_out(&self, source: SocketAddr) -> Option<&(Arc<VirtualService>, Arc<RealServer>)> {
+        if self.conn_out.is_empty() { None } else { self.conn_out.get(&source) }
+    }
+
     /// Brings up to date what is derived from the services, and from how packets reach their servers now.
     pub fn derive(&mut self) {
         self.own_timeouts =
             self.by_key.values().any(|service| service.settings.timeouts != OwnTimeouts::default());
-        self.index_one_packet();
+        let Services { by_key, one_packet, conn_out, .. } = self;
+        index_servers(one_packet, by_key.values().filter(|service| service.is_one_packet()));
+        index_servers(conn_out, by_key.values().filter(|service| service.has_conn_out()));
         self.index_routes();
-    }
-
-    fn index_one_packet(&mut self) {
-        let Services { by_key, one_packet, .. } = self;
-        one_packet.clear();
-        let mut services: Vec<_> = by_key.values().filter(|service| service.is_one_packet()).collect();
-        services.sort_unstable_by_key(|service| service.key());
-        for service in services {
-            // Only where replies are translated do they come here for it.
-            let is_nat = |server: &&Arc<RealServer>| server.forwarding().method == ForwardMethod::Nat;
-            for server in service.servers.iter().filter(is_nat) {
-                let address = SocketAddr::new(server.address, server.port);
-                let reply = || (Arc::clone(&service.core), Arc::clone(server));
-                one_packet.entry(address).or_insert_with(reply);
-            }
-        }
     }
 
     fn index_routes(&mut self) {
@@ -284,5 +290,19 @@ impl Services {
             }
         }
         Some(removed)
+    }
+}
+
+/// Files the servers of `services` whose packets are translated: no others come here to get the service's source.
+fn index_servers<'a>(index: &mut ByServer, services: impl Iterator<Item = &'a Arc<VirtualService>>) {
+    index.clear();
+    let mut services: Vec<_> = services.collect();
+    services.sort_unstable_by_key(|service| service.key());
+    for service in services {
+        let is_nat = |server: &&Arc<RealServer>| server.forwarding().method == ForwardMethod::Nat;
+        for server in service.servers.iter().filter(is_nat) {
+            let address = SocketAddr::new(server.address, server.port);
+            index.entry(address).or_insert_with(|| (Arc::clone(service), Arc::clone(server)));
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! `.timeout`, `.netmask`).
 
 use crate::director::packet::Transport;
-use crate::director::protocol::Timeouts;
+use crate::director::protocol::{Timeouts, call_id};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -18,6 +18,13 @@ pub struct ServiceSettings {
     pub on_remove: Option<OnRemove>,
     /// How long its connections last, where that is not as for all others.
     pub timeouts: OwnTimeouts,
+}
+
+impl ServiceSettings {
+    /// The persistence engine, if there is one.
+    pub fn engine(&self) -> Option<PersistenceEngine> {
+        self.persistence.and_then(|persistence| persistence.engine)
+    }
 }
 
 /// What becomes of the connections of a removed server, with their clients' next packets.
@@ -82,6 +89,35 @@ pub struct Persistence {
     pub timeout: Duration,
     /// Which clients count as one (`ipvsadm -M`).
     pub clients: ClientMask,
+    /// What else tells one client's connections from another's (`ipvsadm --pe`); `None`: nothing.
+    pub engine: Option<PersistenceEngine>,
+}
+
+/// Finds out from what a client says which of its connections belong together (`struct ip_vs_pe`): each group stays with
+/// a server of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PersistenceEngine {
+    /// The Call-ID of SIP over UDP (`ip_vs_pe_sip.c`). Servers may open connections too.
+    Sip,
+}
+
+impl PersistenceEngine {
+    /// What connections that begin with `payload` have in common (`pe_data`), 1 to 255 bytes; `None`: nothing can be said,
+    /// and they are not served.
+    pub fn data(self, payload: &[u8]) -> Option<&[u8]> {
+        match self {
+            PersistenceEngine::Sip => call_id(payload),
+        }
+    }
+}
+
+/// The word in the configuration file, and in the synchronisation protocol (`pe_name`).
+impl fmt::Display for PersistenceEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            PersistenceEngine::Sip => "sip",
+        })
+    }
 }
 
 /// Which bits of a client's address tell it from others.
