@@ -1,8 +1,8 @@
 //! Packets: parsed once, edited in place, with every checksum settled.
 //!
 //! A [`Packet`] is the bytes from the IP header on, as a queue hands them over. [`Packet::parse`] says what it is
-//! in the director's terms; [`Packet::rewrite`] and [`Packet::rewrite_icmp_error`] change addresses and ports and
-//! answer with [`Rewritten`], the proof that the bytes are complete. What is not TCP, UDP, SCTP, AH, ESP or an ICMP
+//! in the director's terms; [`Packet::rewrite`], [`Packet::rewrite_icmp_error`] and [`Packet::rewrite_segment`] change
+//! addresses, ports and what TCP carries, and answer with [`Rewritten`], the proof that the bytes are complete. What is not TCP, UDP, SCTP, AH, ESP or an ICMP
 //! error about one of them is [`Parsed::Other`] and none of our business.
 //!
 //! # How bytes are read
@@ -45,6 +45,8 @@ mod crc32c;
 mod icmp;
 mod ipv4;
 mod ipv6;
+mod segment;
+mod sequence;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -55,6 +57,8 @@ use std::net::{IpAddr, SocketAddr};
 use pnet_packet::ip::IpNextHeaderProtocols;
 
 pub use self::checksum::Rewritten;
+pub use self::segment::{Segment, SegmentEdit};
+pub use self::sequence::{SequenceShift, is_after};
 pub use self::transport::{SctpChunks, Signal, TcpFlags, Transport};
 
 use self::addresses::Addresses;
