@@ -14,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod app;
 mod change;
 pub mod connection;
 mod engine;

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The port of FTP's data connections where the server chooses none.
 const FTP_DATA_PORT: u16 = 20;
 /// The first port that FTP servers choose for data connections (`net.ipv4.ip_unprivileged_port_start`).
-const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
+pub const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 
 /// The part of a virtual service that outlives edits, and the service itself while connections refer to it.
 #[derive(Debug)]
@@ -83,11 +83,10 @@ impl VirtualService {
         is_udp && self.settings.one_packet
     }
 
-    /// Whether data connections of FTP belong to it as well: only persistence leads them to the right server.
+    /// Whether data connections of FTP belong to it that no control connection was heard to announce: only persistence leads
+    /// them to the right server.
     pub fn takes_ftp_data(&self) -> bool {
-        let key = self.key();
-        matches!(key, ServiceKey::Endpoint { transport: Transport::Tcp, port: FTP_PORT, .. })
-            && self.settings.persistence.is_some()
+        self.key().is_ftp() && self.settings.persistence.is_some()
     }
 
     /// Where the server with this address and port stands in the list.
