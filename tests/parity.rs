@@ -10,9 +10,9 @@
 //! src/director/protocol/tcp::a_table_driven_test | the row of it, as it stands there
 //! ```
 //!
-//! The verdict is `same`, `different: PLACE`, a heading of `docs/differences.md` as links name it, or `not yet: WHY`, which
-//! has no tests: it is not done, or no test shows it. Renew the page by
-//! `NFVS_UPDATE_PARITY=1 cargo test --test parity the_page`.
+//! The verdict is `same`, `different: PLACE`, a heading of `docs/differences.md` as links name it, or `not yet: WHY`,
+//! which has no tests: it is not done, or no test shows it. Renew the page by `NFVS_UPDATE_PARITY=1 cargo test --test
+//! parity the_page`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

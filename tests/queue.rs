@@ -31,6 +31,7 @@ on_both_backends! {
     accepted_packets_pass_in_order_and_unchanged,
     dropped_packets_end,
     rewritten_packets_arrive_rewritten,
+    resized_packets_arrive_resized,
     local_output_is_told_from_arrivals,
     marks_are_read_set_and_kept,
     gso_packets_are_written_back_whole,
@@ -80,6 +81,30 @@ fn dropped_packets_end(backend: Backend) {
         assert_eq!(udp.receive(), [byte]);
     }
     assert!(udp.is_empty());
+}
+
+fn resized_packets_arrive_resized(backend: Backend) {
+    for (ip, header, number) in [(V4, 20, 13), (V6, 40, 14)] {
+        let mut queue = open(backend, &QueueConfig::new(number)).unwrap();
+        let udp = Udp::through(ip, number);
+        for length in 1..=9 {
+            udp.send(&vec![b'a'; length]);
+        }
+        // Longer by up to 2,000 bytes, which is more than the kernel has room for, and shorter down to nothing.
+        let resized = |length: usize| if length.is_multiple_of(2) { 2000 + length } else { length / 3 };
+        drain_queue(number, &mut *queue, &mut |packet| {
+            let length = resized(packet.payload.len() - header - 8);
+            let mut bytes = packet.payload[..header + 8].to_vec();
+            bytes.resize(header + 8 + length, b'b');
+            set_lengths(&mut bytes);
+            complete_checksum(&mut bytes);
+            Decision { action: Action::AcceptResized(bytes), mark: None }
+        });
+        for length in 1..=9 {
+            assert_eq!(udp.receive(), vec![b'b'; resized(length)], "{length} bytes over {ip}");
+        }
+    }
+    assert_eq!(checksum_errors("Udp"), 0);
 }
 
 fn rewritten_packets_arrive_rewritten(backend: Backend) {
@@ -573,6 +598,25 @@ fn complete_checksum(packet: &mut [u8]) {
         sum => sum,
     };
     packet[field..field + 2].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// Writes the lengths that an IP header without options and the UDP header behind it have to have.
+fn set_lengths(packet: &mut [u8]) {
+    let len = packet.len() as u16;
+    let header_len = if packet[0] >> 4 == 4 { 20 } else { 40 };
+    packet[header_len + 4..header_len + 6].copy_from_slice(&(len - header_len as u16).to_be_bytes());
+    if header_len == 40 {
+        packet[4..6].copy_from_slice(&(len - 40).to_be_bytes());
+        return;
+    }
+    packet[2..4].copy_from_slice(&len.to_be_bytes());
+    packet[10..12].fill(0);
+    let mut sum: u32 =
+        packet[..20].as_chunks::<2>().0.iter().map(|pair| u32::from(u16::from_be_bytes(*pair))).sum();
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    packet[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
 }
 
 /// Ends the serving loop also when the thread that should end it fails.

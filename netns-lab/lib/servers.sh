@@ -62,6 +62,32 @@ serve_echo() {
     wait_ready "echo-$node" listens "$node" udp "$port"
 }
 
+# serve_vsftpd NODE PORT: FTP without a password. `name` has the node's name in it; all is in $run/NODE/ftp, and what is
+# put into `upload` is stored there, of any size. Active data connections come from the port below.
+serve_vsftpd() {
+    local node=$1 port=$2 home=$run/$1
+    mkdir -p "$home/ftp/upload" "$home/empty"
+    chown ftp "$home/ftp/upload"
+    echo "$node" > "$home/ftp/name"
+    cat > "$home/vsftpd.conf" << CONF
+background=NO
+listen_ipv6=YES
+listen_port=$port
+ftp_data_port=$((port - 1))
+connect_from_port_20=YES
+anonymous_enable=YES
+no_anon_password=YES
+anon_root=$home/ftp
+write_enable=YES
+anon_upload_enable=YES
+anon_umask=022
+secure_chroot_dir=$home/empty
+seccomp_sandbox=NO
+CONF
+    start "vsftpd-$node" "$node" vsftpd "$home/vsftpd.conf"
+    wait_ready "vsftpd-$node" listens "$node" tcp "$port"
+}
+
 # serve_iperf3 NODE PORT: throughput.
 serve_iperf3() {
     local node=$1 port=$2
@@ -84,6 +110,7 @@ ask() {
     local name=$1 address=$2 port=$3 endpoint=$4 client
     client=$(namespace c1)
     case $name in
+        ftp*) ip netns exec "$client" curl -sS --max-time 10 "ftp://$endpoint/name" ;;
         web* | local*) ip netns exec "$client" curl -sS --max-time 10 "http://$endpoint/" ;;
         dns*) ip netns exec "$client" dig +short +tries=1 +time=10 -p "$port" "@$address" server.lab TXT | tr -d '"' ;;
         echo*)

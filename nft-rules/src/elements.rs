@@ -185,6 +185,9 @@ impl Elements {
             }
             if endpoint.ftp_data {
                 self.insert(address, &sets::FTP_DATA, address_bytes(address), []);
+                if !endpoint.routes.is_empty() {
+                    self.insert(address, &sets::FTP_DATA_REPLIES, address_bytes(address), []);
+                }
                 if endpoint.is_decided_by_headers() {
                     self.insert(address, &sets::ROUTED_FTP_DATA, address_bytes(address), []);
                 }
@@ -445,15 +448,16 @@ mod tests {
     fn data_connections_of_ftp_are_routed_where_nothing_is_translated() {
         let mut ftp = endpoint("10.0.0.100", Some(21), 1);
         ftp.ftp_data = true;
-        ftp.routes = vec![("10.0.2.11".parse().unwrap(), SourceId::new(2).unwrap())];
-        let has_routed = |ftp: &Endpoint| {
+        let sets = |ftp: &Endpoint| {
             let elements = Elements::from_endpoints([ftp.clone()]).to_string();
-            assert!(elements.contains("add element ip nfvs ftp_data { 10.0.0.100 }\n"), "{elements}");
-            elements.contains("add element ip nfvs routed_ftp_data { 10.0.0.100 }\n")
+            ["ftp_data", "ftp_data_replies", "routed_ftp_data"]
+                .map(|set| elements.contains(&format!("add element ip nfvs {set} {{ 10.0.0.100 }}\n")))
         };
-        assert!(!has_routed(&ftp), "some server's packets are rewritten");
+        assert_eq!(sets(&ftp), [true, false, false], "nobody answers in the name of the VIP");
+        ftp.routes = vec![("10.0.2.11".parse().unwrap(), SourceId::new(2).unwrap())];
+        assert_eq!(sets(&ftp), [true, true, false], "some server's packets are rewritten");
         ftp.servers.clear();
-        assert!(has_routed(&ftp));
+        assert_eq!(sets(&ftp), [true; 3]);
     }
 
     #[test]

@@ -145,6 +145,8 @@ pub(crate) static FWMARKS: Set = Set::new("fwmarks", MARK);
 pub(crate) static ERRORS_ABOUT_ANY: Set = Set::new("errors_about_any", PROTOCOL);
 /// The addresses of services of FTP that take data connections as well.
 pub(crate) static FTP_DATA: Set = Set::new("ftp_data", ADDRESS);
+/// Those that servers reached by direct routing answer as.
+pub(crate) static FTP_DATA_REPLIES: Set = Set::new("ftp_data_replies", ADDRESS);
 /// Virtual services.
 pub(crate) static SERVICES: Set = Set::new("services", ADDRESS_PROTOCOL_PORT);
 /// Virtual services of every port of an address.
@@ -184,10 +186,11 @@ pub(crate) static ROUTE_SERVERS: Set = Set::map("route_servers", ADDRESS_MARK, C
 pub(crate) static ROUTE_VIPS: Set = Set::map("route_vips", ADDRESS_MARK, Column::Address);
 
 /// Every set of a table. The position is the index in [`Elements`](crate::Elements).
-pub(crate) static ALL: [&Set; 21] = [
+pub(crate) static ALL: [&Set; 22] = [
     &FWMARKS,
     &ERRORS_ABOUT_ANY,
     &FTP_DATA,
+    &FTP_DATA_REPLIES,
     &SERVICES,
     &SERVICES_ANY_PORT,
     &VIPS,

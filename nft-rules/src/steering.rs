@@ -144,7 +144,7 @@ impl Steering {
                 ],
             ),
             chain("request", request(TO_PORT, &sets::ROUTED_SERVICES)),
-            chain("request_ftp_data", request(TO, &sets::ROUTED_FTP_DATA)),
+            chain("request_ftp_data", request_ftp_data()),
             chain("request_any_port", request(TO_PROTOCOL, &sets::ROUTED_SERVICES_ANY_PORT)),
             chain("virtual_icmp", virtual_icmp(family)),
             chain(
@@ -160,7 +160,7 @@ impl Steering {
                     vec![In(FROM_PROTOCOL, &sets::SERVERS_ANY_PORT), Goto("reply")],
                     // A server reached by direct routing answers as the VIP.
                     vec![In(FROM_PORT, &sets::SERVICES), Goto("reply_routed")],
-                    vec![Protocol(TCP), In(FROM, &sets::FTP_DATA), Goto("reply_routed")],
+                    vec![Protocol(TCP), In(FROM, &sets::FTP_DATA_REPLIES), Goto("reply_routed")],
                     vec![In(FROM_PROTOCOL, &sets::SERVICES_ANY_PORT), Goto("reply_routed")],
                     vec![Icmp, Goto("about_server")],
                 ],
@@ -271,6 +271,16 @@ fn ftp_data() -> Vec<Vec<Statement>> {
 /// A packet to a service, which `to` finds in `routed` if the daemon rewrites none of its packets.
 fn request(to: &'static [Field], routed: &'static Set) -> Vec<Vec<Statement>> {
     vec![vec![Notrack], vec![In(to, routed), Goto("request_routed")], vec![Goto("request_by_class")]]
+}
+
+/// What may be a data connection. If it is none, it may be anybody's whose address the VIP is, so connection tracking
+/// must not miss it, unless another service has it then.
+fn request_ftp_data() -> Vec<Vec<Statement>> {
+    vec![
+        vec![In(TO_PROTOCOL, &sets::SERVICES_ANY_PORT), Notrack],
+        vec![In(TO, &sets::ROUTED_FTP_DATA), Goto("request_routed")],
+        vec![Goto("request_by_class")],
+    ]
 }
 
 /// The types of ICMP errors, as ranges.

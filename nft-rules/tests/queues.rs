@@ -220,22 +220,30 @@ fn data_connections_of_ftp_have_the_class_of_their_service() {
     const SYN: u8 = 0x02;
     const ACK: u8 = 0x10;
     let row = Row::new();
-    let ftp = |index: usize, routed: bool| {
+    let ftp = |index: usize, translated: bool, routed: bool| {
         let mut endpoint = endpoint(TCP, VIP[index], Some(21), 1, (SERVER[index], None));
         endpoint.ftp_data = true;
         if routed {
-            let (address, _) = endpoint.servers.remove(0);
+            let (address, _) = endpoint.servers[0];
             endpoint.routes.push((address, SourceId::new(2).unwrap()));
+        }
+        if !translated {
+            endpoint.servers.clear();
         }
         endpoint
     };
-    let held = |routed| elements((0..VIP.len()).map(|index| ftp(index, routed)).collect());
-    let mut tables = row.director.run(|| Tables::install(&steering(1), held(false))).unwrap();
+    let held =
+        |translated, routed| elements((0..VIP.len()).map(|index| ftp(index, translated, routed)).collect());
+    let mut tables = row.director.run(|| Tables::install(&steering(1), held(true, false))).unwrap();
     for prefix in [format!("{}/32 dev lo", VIP[0]), format!("{}/128 dev lo nodad", VIP[1])] {
         row.server.ip(&format!("address add {prefix}"));
     }
-    for (routed, established) in [(false, "request_established"), (true, "request_routed_established")] {
-        row.director.run(|| tables.update(held(routed))).unwrap();
+    for (translated, routed, established, replies) in [
+        (true, false, "request_established", &[][..]),
+        (true, true, "request_established", &["reply_routed"]),
+        (false, true, "request_routed_established", &["reply_routed"]),
+    ] {
+        row.director.run(|| tables.update(held(translated, routed))).unwrap();
         for (index, family) in ["ip", "ip6"].into_iter().enumerate() {
             let client = Raw::new(&row.client, VIP[index], TCP);
             let server = Raw::bound(&row.server, VIP[index].parse().unwrap(), TCP);
@@ -251,7 +259,7 @@ fn data_connections_of_ftp_have_the_class_of_their_service() {
                     server.send(CLIENT[index], &tcp(port, 5000, ACK));
                     row.server.must(&format!("ping -q -c 1 -W 5 {}", CLIENT[index]));
                 });
-                assert_eq!(reply, ["reply_routed"], "{family} {port}: a server that has the VIP");
+                assert_eq!(reply, replies, "{family} {port}: a server that has the VIP");
             }
             let below = taken(&row, family, || {
                 client.send(VIP[index], &tcp(5000, 1023, SYN));

@@ -21,7 +21,8 @@ pub struct Persistence {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Netmask")]
     pub netmask: Option<Netmask>,
-    /// What else tells a client's connections from others of the same client (ipvsadm --pe). UDP only. Default: nothing.
+    /// What else tells a client's connections from others of the same client (ipvsadm --pe). UDP only. Default:
+    /// nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "PersistenceEngine")]
     pub engine: Option<PersistenceEngine>,

@@ -2,6 +2,7 @@
 
 use super::clock::Clock;
 use super::queue::{Action, Decision, PacketQueue, QueueIoStats, QueuedPacket};
+use crate::director::packet::Rewritten;
 use crate::director::{Director, Refusal, ReplySource, Time, Verdict};
 use nft_rules::{ASK_AGAIN, MARK_MASK, REFUSE_NO_SERVER, SourceId, UNTRACK};
 use std::io;
@@ -111,7 +112,11 @@ fn decide(director: &Director, now: Time, packet: &mut QueuedPacket<'_>) -> Deci
             Decision { action: Action::Accept, mark: Some(packet.mark & !MARK_MASK | REFUSE_NO_SERVER) }
         }
         Verdict::Forward { rewritten, source } => Decision {
-            action: if rewritten.is_some() { Action::AcceptRewritten } else { Action::Accept },
+            action: match rewritten.map(Rewritten::into_resized) {
+                None => Action::Accept,
+                Some(None) => Action::AcceptRewritten,
+                Some(Some(packet)) => Action::AcceptResized(packet),
+            },
             mark: source.map(|source| packet.mark & !MARK_MASK | source_mark(source)),
         },
         Verdict::Route(route) => Decision {

@@ -629,6 +629,8 @@ fn steering(
             }
             steered.routes.extend(route.map(|route| (server.address, route)));
         }
+        // Control connections are read where they are translated, and announce data connections.
+        steered.ftp_data |= core.key.is_ftp() && !steered.servers.is_empty();
         steered
     };
     let retired = state.trash.services().filter(|core| services.get(&core.key).is_none());

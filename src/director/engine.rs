@@ -140,7 +140,7 @@ impl Director {
             let mut shard = self.table.shard(key.client.ip());
             match self.find_request(now, services, &mut shard, &key, flow) {
                 Ok(None) => {}
-                Ok(Some(handle)) => return forward_request(now, services, shard, handle, packet, flow),
+                Ok(Some(handle)) => return self.forward_request(now, services, shard, handle, packet, flow),
                 Err(unscheduled) => return unscheduled.verdict(),
             }
         }
@@ -171,7 +171,7 @@ impl Director {
             None => self.schedule(now, services, &mut shard, &key, service, packet.payload(flow)),
         });
         match handle {
-            Ok(handle) => forward_request(now, services, shard, handle, packet, flow),
+            Ok(handle) => self.forward_request(now, services, shard, handle, packet, flow),
             Err(unscheduled) => unscheduled.verdict(),
         }
     }
@@ -186,7 +186,8 @@ impl Director {
         key: &InboundKey,
         flow: &FlowInfo,
     ) -> Result<Option<Handle>, Unscheduled> {
-        let Some(handle) = shard.find_inbound(key, now) else { return Ok(None) };
+        let found = shard.find_inbound(key, now).or_else(|| self.meet_expected(now, shard, key));
+        let Some(handle) = found else { return Ok(None) };
         let (connection, tunables) = (shard.get(handle), &services.tunables);
         let fate = if starts_anew(connection, flow, tunables) {
             OnRemove::Reschedule
@@ -208,6 +209,37 @@ impl Director {
                 Err(Unscheduled::Refused(if is_mark { Refusal::NoServer } else { Refusal::NotServed }))
             }
         }
+    }
+
+    /// Takes a client's packet to its connection's server.
+    fn forward_request(
+        &self,
+        now: Time,
+        services: &Services,
+        mut shard: MutexGuard<'_, Shard>,
+        handle: Handle,
+        packet: &mut Packet<'_>,
+        flow: &FlowInfo,
+    ) -> Result<Verdict, DropReason> {
+        let connection = shard.get_mut(handle);
+        connection.count_in(flow.len);
+        connection.answers_elsewhere = false;
+        advance(connection, services, Direction::Input, flow);
+        let unchanged = unchanged(connection);
+        let rewrite = Rewrite {
+            source: connection.translates_client_port().then(|| connection.server_side_client()),
+            destination: Some(connection.server_address()),
+        };
+        let source = connection.request_source();
+        let edit = self.follow(now, services, (&mut *shard, handle), Direction::Input, packet, flow)?;
+        shard.restart_timer(handle, now);
+        // Sums over the whole packet need no lock.
+        drop(shard);
+        if let Some(verdict) = unchanged {
+            return Ok(verdict);
+        }
+        let rewritten = packet.rewrite_segment(flow, rewrite, edit.as_ref())?;
+        Ok(Verdict::Forward { rewritten: Some(rewritten), source })
     }
 
     /// Takes a datagram to a server of a one-packet service. Its connection ends as it begins.
@@ -259,14 +291,17 @@ impl Director {
         // What comes again is then still found by what the server has written.
         let comes_again = source == ReplySource::ASKED_AGAIN;
         let client = (connection.translates_client_port() && !comes_again).then(|| connection.client());
+        let edit = self.follow(now, services, (&mut *shard, handle), Direction::Output, packet, flow)?;
         shard.restart_timer(handle, now);
         drop(shard);
         if let Some(verdict) = unchanged {
             return Ok(Some(verdict));
         }
-        let rewritten = match client {
-            Some(client) => Some(packet.rewrite(flow, Rewrite { source: None, destination: Some(client) })?),
-            None => None,
+        let rewritten = if client.is_some() || edit.is_some() {
+            let rewrite = Rewrite { source: None, destination: client };
+            Some(packet.rewrite_segment(flow, rewrite, edit.as_ref())?)
+        } else {
+            None
         };
         Ok(Some(Verdict::Forward { rewritten, source: Some(source) }))
     }
@@ -446,34 +481,6 @@ impl Director {
     }
 }
 
-/// Takes a client's packet to its connection's server.
-fn forward_request(
-    now: Time,
-    services: &Services,
-    mut shard: MutexGuard<'_, Shard>,
-    handle: Handle,
-    packet: &mut Packet<'_>,
-    flow: &FlowInfo,
-) -> Result<Verdict, DropReason> {
-    let connection = shard.get_mut(handle);
-    connection.count_in(flow.len);
-    connection.answers_elsewhere = false;
-    advance(connection, services, Direction::Input, flow);
-    let unchanged = unchanged(connection);
-    let rewrite = Rewrite {
-        source: connection.translates_client_port().then(|| connection.server_side_client()),
-        destination: Some(connection.server_address()),
-    };
-    let source = connection.request_source();
-    shard.restart_timer(handle, now);
-    // Sums over the whole packet need no lock.
-    drop(shard);
-    if let Some(verdict) = unchanged {
-        return Ok(verdict);
-    }
-    Ok(Verdict::Forward { rewritten: Some(packet.rewrite(flow, rewrite)?), source })
-}
-
 /// What becomes of a connection's packets, in both directions, where nothing is translated.
 fn unchanged(connection: &Connection) -> Option<Verdict> {
     match connection.route() {
@@ -495,8 +502,8 @@ fn starts_anew(connection: &Connection, flow: &FlowInfo, tunables: &Tunables) ->
     let mode = tunables.conn_reuse_mode;
     let is_half_seen =
         connection.state == State::Tcp(TcpState::FinWait) && connection.flags.contains(ConnFlags::NOOUTPUT);
-    // A template would name the same server again.
-    let is_free = connection.controller.is_none();
+    // A template would name the same server again, and no service takes a data connection.
+    let is_free = !connection.is_controlled();
     mode != 0 && is_free && (connection.state.is_reusable() || mode & 2 != 0 && is_half_seen)
 }
 

@@ -14,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod app;
 mod change;
 mod conn_out;
 pub mod connection;

@@ -1,5 +1,6 @@
 //! Which server a new connection gets (`ip_vs_schedule`, `ip_vs_sched_persist` of `net/netfilter/ipvs/ip_vs_core.c`).
 
+use super::app::Application;
 use super::connection::{
     Connection, Handle, InboundKey, OutboundKey, Placement, Shard, Template, TemplateHandle, TemplateKey,
     TemplateShard, TemplateTarget,
@@ -17,7 +18,7 @@ use std::time::Duration;
 /// The port that data connections of active FTP come from.
 const FTP_DATA_PORT: u16 = 20;
 /// How many ports are tried to stand in for a client's before the connection is refused.
-const PORT_ATTEMPTS: u16 = 64;
+pub(super) const PORT_ATTEMPTS: u16 = 64;
 const FIRST_STAND_IN_PORT: u16 = 1024;
 
 /// Why a first packet gets no connection.
@@ -129,6 +130,7 @@ impl Director {
         let attempts = if connection.is_nat() { PORT_ATTEMPTS } else { 0 };
         let answering = connection.outbound_key().server;
         connection.translate_client_port(self.server_side_port(now, shard, key, answering, attempts)?);
+        connection.application = Application::of(&connection).map(Box::new);
         let handle = self.table.insert(shard, connection, now).ok_or(DropReason::TableFull)?;
         shard.get(handle).count_conn();
         Ok(handle)
@@ -137,7 +139,7 @@ impl Director {
     /// The client port the server is to see: the client's own, unless the client already uses it towards this
     /// server through another service. Then the server could not tell the two connections apart, nor we its
     /// replies, and another port stands in, if one of `attempts` others is free.
-    fn server_side_port(
+    pub(super) fn server_side_port(
         &self,
         now: Time,
         shard: &Shard,

@@ -40,7 +40,8 @@ pub enum Verdict {
     /// Ours: goes on, with the bytes written back if they changed, and with the source set late by the kernel if
     /// `source` says so.
     Forward {
-        /// Proof that the bytes were changed and are complete; `None`: the kernel keeps its own bytes.
+        /// Proof that the bytes were changed and are complete, or the bytes themselves if their number changed; `None`:
+        /// the kernel keeps its own bytes.
         rewritten: Option<Rewritten>,
         /// Which virtual address and port the kernel puts in as the source, after routing.
         source: Option<ReplySource>,
@@ -111,9 +112,12 @@ drop_reasons! {
     Truncated = "truncated",
     /// Several SCTP packets in one, as older kernels hand them over: writing back would destroy the list they are.
     SctpSegments = "sctp_segments",
+    /// Several TCP segments in one, of which one would have got another length: cut again to their old size, the others
+    /// would not be what they were. Their sender repeats them one by one.
+    FtpSegments = "ftp_segments",
     /// An IP fragment that the kernel did not reassemble.
     Fragment = "fragment",
-    /// An ICMP error whose own checksum is wrong.
+    /// An ICMP error whose own checksum is wrong, or a packet of a control connection of FTP whose checksum is.
     BadChecksum = "bad_checksum",
     /// The connection's real server has been removed (`expire_nodest_conn` = 0).
     ServerRemoved = "server_removed",

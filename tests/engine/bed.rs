@@ -117,11 +117,28 @@ impl Bed {
     pub(crate) fn handle_at(&self, hook: Hook, mark: Option<Fwmark>, bytes: &mut [u8]) -> Verdict {
         let original_len = bytes.len();
         let meta = PacketMeta { hook, checksum_owed: false, gso: false, original_len, mark };
-        let verdict = self.director.handle_packet(self.now, &meta, bytes);
+        self.handle_as(&meta, bytes)
+    }
+
+    /// The same of a packet of which the kernel says this.
+    pub(crate) fn handle_as(&self, meta: &PacketMeta, bytes: &mut [u8]) -> Verdict {
+        let verdict = self.director.handle_packet(self.now, meta, bytes);
         if let Verdict::Forward { rewritten: Some(_), .. } = verdict {
             assert_right_checksums(bytes);
         }
         verdict
+    }
+
+    /// The same of a packet that may get another length: what it is afterwards.
+    pub(crate) fn handle_resizing(&self, meta: &PacketMeta, mut bytes: Vec<u8>) -> (Verdict, Vec<u8>) {
+        match self.director.handle_packet(self.now, meta, &mut bytes) {
+            Verdict::Forward { rewritten: Some(rewritten), source } => {
+                let bytes = rewritten.into_resized().unwrap_or(bytes);
+                assert_right_checksums(&bytes);
+                (Verdict::Forward { rewritten: None, source }, bytes)
+            }
+            verdict => (verdict, bytes),
+        }
     }
 
     /// A TCP segment from `from` to `to`; where it went.
@@ -339,7 +356,7 @@ pub(crate) fn unreachable(from: &str, to: &str, about: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn ip(from: IpAddr, to: IpAddr) -> etherparse::PacketBuilderStep<etherparse::IpHeaders> {
+pub(crate) fn ip(from: IpAddr, to: IpAddr) -> etherparse::PacketBuilderStep<etherparse::IpHeaders> {
     match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => PacketBuilder::ipv4(from.octets(), to.octets(), 64),
         (IpAddr::V6(from), IpAddr::V6(to)) => PacketBuilder::ipv6(from.octets(), to.octets(), 64),

@@ -8,6 +8,7 @@ mod crc32c;
 mod direct_routing;
 mod errors;
 mod forwarding;
+mod ftp;
 mod ipsec;
 mod marks;
 mod one_packet;

@@ -25,6 +25,8 @@ fn bed() -> Bed {
     bed.add(Sctp, "10.0.0.100:36412", SchedulerKind::Rr, &["10.0.2.11:36412", "10.0.3.12:3868"]);
     bed.add(Sctp, "[fd00::100]:0", SchedulerKind::Rr, &["[fd00:2::11]:0"]);
     bed.add(Udp, "10.0.0.100:500", SchedulerKind::Rr, &["10.0.2.11:500"]);
+    bed.add(Tcp, "10.0.0.100:21", SchedulerKind::Rr, &["10.0.2.11:21"]);
+    bed.add(Tcp, "[fd00::100]:21", SchedulerKind::Rr, &["[fd00:2::11]:21"]);
     // Sent on as it is, to an address that is also a server of the service after it.
     bed.add(Tcp, "10.0.0.102:80", SchedulerKind::Rr, &[]);
     let unchanged = ServerSpec { forward: ForwardMethod::Dr, ..server("10.0.2.11:80", 1) };
@@ -59,6 +61,21 @@ fn seeds() -> Vec<Vec<u8>> {
         seeds.push(tcp("10.0.0.102:80", c4, flags, b""));
         seeds.push(tcp(c6, "[fd00::100]:80", flags, b"some payload"));
         seeds.push(tcp("[fd00:2::11]:8080", c6, flags, b""));
+    }
+    for flags in [SYN, SYN | ACK, ACK, FIN | ACK] {
+        for command in [&b"PASV\r\n"[..], b"EPSV\r\n", b"PORT 10,0,1,2,19,136\r\n"] {
+            seeds.push(tcp("10.0.1.2:2100", "10.0.0.100:21", flags, command));
+        }
+        for answer in [&b"227 (10,0,2,11,15,160)\r\n"[..], b"229 (|||4000|)\r\n"] {
+            seeds.push(tcp("10.0.2.11:21", "10.0.1.2:2100", flags, answer));
+        }
+        seeds.push(tcp("[fd00:1::2]:2100", "[fd00::100]:21", flags, b"EPRT |2|fd00:1::2|5000|\r\n"));
+        seeds.push(tcp("[fd00:2::11]:21", "[fd00:1::2]:2100", flags, b"229 (|||4000|)\r\n"));
+        for data in ["10.0.0.100:4000", "10.0.0.100:20"] {
+            seeds.push(tcp(c4, data, flags, b""));
+        }
+        seeds.push(tcp("10.0.2.11:20", c4, flags, b""));
+        seeds.push(tcp("10.0.2.11:4000", c4, flags, b""));
     }
     seeds.push(udp(c4, "10.0.0.100:53", b"odd"));
     seeds.push(udp("10.0.2.11:53", c4, b"even"));

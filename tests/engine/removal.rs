@@ -56,7 +56,11 @@ fn tcp_waits_for_its_server_unless_told_otherwise() {
 fn nothing_is_scheduled_to_a_server_that_is_being_removed() {
     for persistence in [
         None,
-        Some(Persistence { timeout: Duration::from_secs(60), clients: ClientMask::V4([255; 4].into()) }),
+        Some(Persistence {
+            timeout: Duration::from_secs(60),
+            clients: ClientMask::V4([255; 4].into()),
+            engine: None,
+        }),
     ] {
         let bed = Bed::new();
         bed.add_with(

@@ -195,7 +195,11 @@ impl<'p> Burst<'p> {
     }
 
     fn push(&mut self, id: u32, decision: Decision, packet: &'p [u8]) {
-        let written = if decision.action == Action::AcceptRewritten { packet.len() } else { 0 };
+        let written = match &decision.action {
+            Action::AcceptRewritten => packet.len(),
+            Action::AcceptResized(packet) => packet.len(),
+            Action::Accept | Action::Drop => 0,
+        };
         if self.verdicts.len() == SEND_VERDICTS_MAX || self.verdicts.bytes() + written > self.send_max {
             self.flush();
         }

@@ -86,7 +86,7 @@ pub struct QueuedPacket<'a> {
 }
 
 /// What becomes of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// Whether it goes on, and with which bytes.
     pub action: Action,
@@ -100,13 +100,16 @@ impl Decision {
 }
 
 /// Whether a packet goes on, and with which bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Goes on with the bytes the kernel has, whatever was done to the copy.
     Accept,
     /// Goes on with the bytes of the copy. All checksums in them must be complete: the kernel owes none afterwards
     /// (`CHECKSUM_NONE`). A copy that was cut short is dropped instead, and counted.
     AcceptRewritten,
+    /// Goes on with these bytes, at most [`WHOLE_PACKET`] of them, as many as there may be. Otherwise as
+    /// [`AcceptRewritten`](Action::AcceptRewritten).
+    AcceptResized(Vec<u8>),
     /// Ends here.
     Drop,
 }
@@ -263,7 +266,7 @@ fn consult(
     let truncated = packet.meta.original_len > packet.payload.len();
     stats.received += 1;
     let decision = decide(packet);
-    if truncated && decision.action == Action::AcceptRewritten {
+    if truncated && matches!(decision.action, Action::AcceptRewritten | Action::AcceptResized(_)) {
         stats.truncated += 1;
         return Decision::DROP;
     }
@@ -303,16 +306,17 @@ mod tests {
     #[test]
     fn a_part_of_a_packet_is_never_written_back() {
         let mut stats = QueueIoStats::default();
-        let mut ask = |original_len, action| {
+        let mut ask = |original_len, action: Action| {
             let meta =
                 PacketMeta { hook: Hook::Output, checksum_owed: false, gso: false, original_len, mark: None };
             let packet = QueuedPacket { payload: &mut [0; 20], meta, mark: 0 };
-            consult(packet, &mut |_| Decision { action, mark: Some(1) }, &mut stats)
+            consult(packet, &mut |_| Decision { action: action.clone(), mark: Some(1) }, &mut stats)
         };
         assert_eq!(ask(21, Action::AcceptRewritten), Decision::DROP);
+        assert_eq!(ask(21, Action::AcceptResized(vec![0; 22])), Decision::DROP);
         assert_eq!(ask(21, Action::Accept), Decision { action: Action::Accept, mark: Some(1) });
         assert_eq!(ask(20, Action::AcceptRewritten).action, Action::AcceptRewritten);
-        assert_eq!(stats, QueueIoStats { received: 3, truncated: 1, ..QueueIoStats::default() });
+        assert_eq!(stats, QueueIoStats { received: 4, truncated: 2, ..QueueIoStats::default() });
     }
 
     #[test]

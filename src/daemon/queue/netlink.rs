@@ -3,6 +3,7 @@
 //! Follows `include/uapi/linux/netfilter/nfnetlink_queue.h` and `netlink(7)`. Lengths and message types are in host
 //! order, the values of attributes in network order. Messages and attributes start at multiples of 4 bytes.
 
+use std::borrow::Cow;
 use std::io::IoSlice;
 use std::mem;
 use std::ops::Range;
@@ -137,7 +138,7 @@ fn number(value: &[u8]) -> Option<u32> {
 
 /// Verdicts of one queue, gathered to be sent at once: many `NFQNL_MSG_VERDICT` messages one behind the other.
 ///
-/// Packets written back are not copied: the verdicts borrow them.
+/// Packets written back are not copied: the verdicts borrow them, unless they got another length and are new.
 pub(super) struct Verdicts<'p> {
     queue: u16,
     /// The messages without the packets, each packet's padding included.
@@ -150,7 +151,7 @@ struct Verdict<'p> {
     id: u32,
     head: Range<usize>,
     /// Empty if nothing is written back.
-    packet: &'p [u8],
+    packet: Cow<'p, [u8]>,
 }
 
 impl<'p> Verdicts<'p> {
@@ -167,9 +168,10 @@ impl<'p> Verdicts<'p> {
     /// Adds the verdict on packet `id`; `packet` is used if it is to be written back.
     pub(super) fn push(&mut self, id: u32, decision: Decision, packet: &'p [u8]) {
         let (verdict, packet) = match decision.action {
-            Action::Accept => (libc::NF_ACCEPT, &[][..]),
-            Action::AcceptRewritten => (libc::NF_ACCEPT, packet),
-            Action::Drop => (libc::NF_DROP, &[][..]),
+            Action::Accept => (libc::NF_ACCEPT, Cow::default()),
+            Action::AcceptRewritten => (libc::NF_ACCEPT, Cow::Borrowed(packet)),
+            Action::AcceptResized(packet) => (libc::NF_ACCEPT, Cow::Owned(packet)),
+            Action::Drop => (libc::NF_DROP, Cow::default()),
         };
         let start = self.heads.len();
         begin_message(&mut self.heads, VERDICT, REQUEST, 0, self.queue);
@@ -214,7 +216,7 @@ impl<'p> Verdicts<'p> {
             to = verdict.head.end;
             if !verdict.packet.is_empty() {
                 slices.push(IoSlice::new(&self.heads[from..to]));
-                slices.push(IoSlice::new(verdict.packet));
+                slices.push(IoSlice::new(&verdict.packet));
                 from = to;
             }
         }
@@ -227,7 +229,7 @@ impl<'p> Verdicts<'p> {
     /// Each verdict alone, with the packet it is about.
     pub(super) fn each(&self) -> impl Iterator<Item = (u32, [IoSlice<'_>; 2])> {
         self.verdicts.iter().map(|verdict| {
-            (verdict.id, [IoSlice::new(&self.heads[verdict.head.clone()]), IoSlice::new(verdict.packet)])
+            (verdict.id, [IoSlice::new(&self.heads[verdict.head.clone()]), IoSlice::new(&verdict.packet)])
         })
     }
 }

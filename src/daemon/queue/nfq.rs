@@ -109,6 +109,10 @@ impl NfqQueue {
                 message.set_verdict(Verdict::Accept);
                 message.get_payload_mut().copy_from_slice(&self.copy);
             }
+            Action::AcceptResized(packet) => {
+                message.set_verdict(Verdict::Accept);
+                message.set_payload(packet);
+            }
             Action::Drop => message.set_verdict(Verdict::Drop),
         }
         if let Some(mark) = decision.mark {

@@ -17,6 +17,7 @@ pub use templates::{
     Controller, Template, TemplateHandle, TemplateKey, TemplateShard, TemplateTarget, TemplateView,
 };
 
+use crate::director::app::{Application, Control, Hold};
 use crate::director::packet::Transport;
 use crate::director::protocol::{NEW_CONNECTION_TIMEOUT, SctpState, State, TcpState};
 use crate::director::service::{ForwardMethod, RealServer, ServiceCore, ServiceKey, Stats};
@@ -88,6 +89,8 @@ pub struct Connection {
     pub service: Arc<ServiceCore>,
     /// The persistence template that it was made from.
     pub controller: Option<Controller>,
+    /// What it is to FTP, if anything.
+    pub application: Option<Box<Application>>,
 }
 
 impl Connection {
@@ -115,7 +118,71 @@ impl Connection {
             server,
             service,
             controller,
+            application: None,
         }
+    }
+
+    /// A data connection of this one, which is translated, before its first packet (`ip_vs_tcp_conn_listen`). Client
+    /// port 0: it is known once the client comes.
+    pub fn announced(&self, client_port: u16, virtual_port: u16, server_port: u16) -> Connection {
+        let key = InboundKey {
+            transport: self.transport,
+            client: SocketAddr::new(self.client, client_port),
+            virtual_address: SocketAddr::new(self.virtual_address, virtual_port),
+        };
+        let placement = Placement { server: Arc::clone(&self.server), server_port, controller: None };
+        let mut flags = ConnFlags::INACTIVE;
+        if client_port == 0 {
+            flags.insert(ConnFlags::NO_CPORT);
+        }
+        let state = State::Tcp(TcpState::Listen);
+        Connection { state, flags, ..Connection::new(&key, placement, Arc::clone(&self.service)) }
+    }
+
+    /// Learns from which port the client comes, and which one the server is to see.
+    pub(super) fn meet(&mut self, client_port: u16, server_side_client_port: u16) {
+        self.client_port = client_port;
+        self.server_side_client_port = server_side_client_port;
+        self.flags.remove(ConnFlags::NO_CPORT);
+    }
+
+    /// What is remembered of it if it is a control connection of FTP.
+    pub fn control(&self) -> Option<&Control> {
+        match self.application.as_deref() {
+            Some(Application::Control(control)) => Some(control),
+            _ => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn control_mut(&mut self) -> Option<&mut Control> {
+        match self.application.as_deref_mut() {
+            Some(Application::Control(control)) => Some(control),
+            _ => None,
+        }
+    }
+
+    /// Its hold on the control connection that has announced it, if it is a data connection of FTP.
+    pub fn held_by(&self) -> Option<&Hold> {
+        match self.application.as_deref() {
+            Some(Application::Data(hold)) => Some(hold),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a data connection of FTP that a control connection has announced.
+    pub fn is_data(&self) -> bool {
+        self.held_by().is_some()
+    }
+
+    /// How many connections it controls and must not end before (`n_control`).
+    pub fn controls(&self) -> u32 {
+        self.control().map_or(0, |control| control.data_connections().count())
+    }
+
+    /// Whether a template or another connection controls it (`control`).
+    pub fn is_controlled(&self) -> bool {
+        self.controller.is_some() || self.is_data()
     }
 
     /// The client.
@@ -175,9 +242,10 @@ impl Connection {
         }
     }
 
-    /// What is to be done about the client's packets, beside their destination.
+    /// What is to be done about the client's packets, beside their destination, where the rules cannot know that they
+    /// are ours: those of a mark, and data connections of FTP.
     pub fn request_source(&self) -> Option<ReplySource> {
-        self.service.key.is_mark().then_some(ReplySource::UNTRACKED)
+        (self.reply_source() == ReplySource::ASKED_AGAIN).then_some(ReplySource::UNTRACKED)
     }
 
     /// How long the connection lasts without a packet.

@@ -1,11 +1,14 @@
 //! One shard of the connection table.
 
 use super::arena::Arena;
+use super::templates::{EXTENSION, extended};
 use super::wheel::{Timed, Timer, Wheel};
 use super::{Connection, ConnectionView, InboundKey, OutboundKey};
 use crate::director::{TableHasher, Time};
 use hashbrown::HashTable;
 use std::hash::{BuildHasher, Hash};
+use std::net::SocketAddr;
+use sync_proto::ConnFlags;
 
 /// Names an entry while the shard stays locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,12 +22,23 @@ pub struct Shard {
     outbound: HashTable<u32>,
     wheel: Wheel,
     hasher: TableHasher,
+    /// Connections whose clients' ports are not known yet (`ip_vs_conn_no_cport_cnt`).
+    expected: usize,
 }
 
 #[derive(Debug)]
 struct Entry {
     connection: Connection,
     timer: Timer,
+}
+
+impl Entry {
+    /// When it ends if no packets come and the connections that it controls go on.
+    fn end(&self, now: Time) -> Time {
+        let deadline = self.timer.deadline();
+        let overdue = deadline <= now && self.connection.controls() > 0;
+        if overdue { extended(deadline, now) } else { deadline }
+    }
 }
 
 impl Timed for Entry {
@@ -44,6 +58,7 @@ impl Shard {
             outbound: HashTable::new(),
             wheel: Wheel::new(),
             hasher,
+            expected: 0,
         }
     }
 
@@ -63,6 +78,16 @@ impl Shard {
             .find(self.hash(key), |&entry| self.arena.get(entry).connection.inbound_key() == *key)
             .map(|&entry| Handle(entry))
             .filter(|handle| self.is_alive(*handle, now))
+    }
+
+    /// The connection that waits for this client, from whatever port it comes.
+    pub fn find_expected(&self, key: &InboundKey, now: Time) -> Option<Handle> {
+        if self.expected == 0 {
+            return None;
+        }
+        let client = SocketAddr::new(key.client.ip(), 0);
+        let handle = self.find_inbound(&InboundKey { client, ..*key }, now)?;
+        self.get(handle).flags.contains(ConnFlags::NO_CPORT).then_some(handle)
     }
 
     /// The connection of a server's packet. One whose time is over counts as absent.
@@ -95,6 +120,7 @@ impl Shard {
             removed(self.take(Handle(entry)));
         }
         let deadline = now + connection.timeout();
+        self.expected += usize::from(connection.flags.contains(ConnFlags::NO_CPORT));
         let entry = self.arena.insert(Entry { connection, timer: Timer::unfiled() });
         let (arena, hasher) = (&self.arena, &self.hasher);
         self.inbound.insert_unique(hash(hasher, &inbound), entry, |&e| {
@@ -112,7 +138,7 @@ impl Shard {
         &self.arena.get(handle.0).connection
     }
 
-    /// The connection, to change its state. Its keys cannot change.
+    /// The connection, to change its state. Its keys cannot change, nor whether its client's port is known.
     pub fn get_mut(&mut self, handle: Handle) -> &mut Connection {
         &mut self.arena.get_mut(handle.0).connection
     }
@@ -129,12 +155,21 @@ impl Shard {
         self.forget(handle.0)
     }
 
-    /// Takes out every connection whose time is over.
+    /// Takes out every connection whose time is over and that controls no other; those that do get more time
+    /// (`ip_vs_conn_expire`).
     pub(super) fn expire(&mut self, now: Time, mut removed: impl FnMut(Connection)) {
-        let Shard { arena, inbound, outbound, wheel, hasher } = self;
-        wheel.sweep(arena, now, |arena, entry| {
-            removed(unindex(arena, inbound, outbound, hasher, entry));
-        });
+        let mut due = Vec::new();
+        self.wheel.sweep(&mut self.arena, now, |_, entry| due.push(entry));
+        for entry in due {
+            let found = self.arena.get_mut(entry);
+            if found.connection.controls() > 0 {
+                let deadline = extended(found.timer.deadline(), now);
+                found.connection.set_timeout(EXTENSION);
+                self.wheel.insert(&mut self.arena, entry, deadline);
+            } else {
+                removed(self.forget(entry));
+            }
+        }
     }
 
     /// Takes out every connection whose server was removed.
@@ -149,8 +184,8 @@ impl Shard {
         self.arena
             .indices()
             .map(|entry| self.arena.get(entry))
-            .filter(|entry| entry.timer.deadline() > now)
-            .map(|entry| ConnectionView::new(&entry.connection, entry.timer.deadline(), now))
+            .filter(|entry| entry.end(now) > now)
+            .map(|entry| ConnectionView::new(&entry.connection, entry.end(now), now))
             .collect()
     }
 
@@ -174,6 +209,8 @@ impl Shard {
             self.arena.len(),
             "each entry is indexed once by its server's packets"
         );
+        let is_expected = |entry: &u32| self.get(Handle(*entry)).flags.contains(ConnFlags::NO_CPORT);
+        assert_eq!(self.arena.indices().filter(is_expected).count(), self.expected);
         for entry in self.arena.indices() {
             let connection = self.get(Handle(entry));
             let inbound = connection.inbound_key();
@@ -188,11 +225,19 @@ impl Shard {
     }
 
     fn is_alive(&self, handle: Handle, now: Time) -> bool {
-        self.arena.get(handle.0).timer.deadline() > now
+        self.arena.get(handle.0).end(now) > now
     }
 
     fn forget(&mut self, entry: u32) -> Connection {
-        unindex(&mut self.arena, &mut self.inbound, &mut self.outbound, &self.hasher, entry)
+        let connection = self.get(Handle(entry));
+        let hashes = [self.hash(&connection.inbound_key()), self.hash(&connection.outbound_key())];
+        for (table, hash) in [&mut self.inbound, &mut self.outbound].into_iter().zip(hashes) {
+            let found = table.find_entry(hash, |&indexed| indexed == entry).expect("every entry is indexed");
+            found.remove();
+        }
+        let connection = self.arena.remove(entry).connection;
+        self.expected -= usize::from(connection.flags.contains(ConnFlags::NO_CPORT));
+        connection
     }
 
     fn hash(&self, key: &impl Hash) -> u64 {
@@ -202,22 +247,4 @@ impl Shard {
 
 fn hash(hasher: &TableHasher, key: &impl Hash) -> u64 {
     hasher.hash_one(key)
-}
-
-fn unindex(
-    arena: &mut Arena<Entry>,
-    inbound: &mut HashTable<u32>,
-    outbound: &mut HashTable<u32>,
-    hasher: &TableHasher,
-    entry: u32,
-) -> Connection {
-    let connection = &arena.get(entry).connection;
-    for (table, hash) in [
-        (inbound, hash(hasher, &connection.inbound_key())),
-        (outbound, hash(hasher, &connection.outbound_key())),
-    ] {
-        let found = table.find_entry(hash, |&indexed| indexed == entry).expect("every entry is indexed");
-        found.remove();
-    }
-    arena.remove(entry).connection
 }

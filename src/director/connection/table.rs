@@ -86,6 +86,19 @@ impl ConnectionTable {
         Some(shard.insert(key, template, timeout, now, |old| self.template_ended(old)))
     }
 
+    /// Files a connection anew after `change`, which may change its keys. Others of the new keys give way.
+    pub fn rekey(
+        &self,
+        shard: &mut Shard,
+        handle: Handle,
+        now: Time,
+        change: impl FnOnce(&mut Connection),
+    ) -> Handle {
+        let mut connection = shard.take(handle);
+        change(&mut connection);
+        shard.insert(connection, now, |old| self.ended(&old))
+    }
+
     /// Ends a connection before its time.
     pub fn remove(&self, shard: &mut Shard, handle: Handle) {
         let connection = shard.take(handle);
@@ -124,7 +137,7 @@ impl ConnectionTable {
     }
 
     /// Checks every shard, that the shards hold as many entries as were counted, and that the counters of every
-    /// template and of every real server in `servers` are what their connections add up to.
+    /// template, every control connection and every real server in `servers` are what their connections add up to.
     ///
     /// # Panics
     /// If something does not agree. Call it while nobody else uses the table.
@@ -132,11 +145,20 @@ impl ConnectionTable {
         let mut len = 0;
         let mut held: HashMap<ServerId, (u32, u32)> = HashMap::new();
         let mut controlled: HashMap<*const Template, u32> = HashMap::new();
+        let mut data_connections: HashMap<*const (), u32> = HashMap::new();
         let mut bound: HashMap<ServerId, u32> = HashMap::new();
         for shard in &self.shards {
             let shard = lock(shard);
             shard.check_invariants();
             len += shard.len();
+            for hold in shard.iter().filter_map(Connection::held_by) {
+                *data_connections.entry(hold.held()).or_default() += 1;
+            }
+            for control in shard.iter().filter_map(Connection::control) {
+                let holds = control.data_connections();
+                let expected = data_connections.get(&holds.held()).copied().unwrap_or_default();
+                assert_eq!(holds.count(), expected, "{control:?}");
+            }
             for connection in shard.iter() {
                 let (active, total) = held.entry(connection.server.id).or_default();
                 *active += u32::from(connection.is_active());

@@ -18,8 +18,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use sync_proto::ConnFlags;
 
-/// What a template's timeout becomes, for good, when its time is over while it still has connections.
-const EXTENSION: Duration = Duration::from_secs(60);
+/// What the timeout of a template, or of a control connection, becomes when its time is over while it still has
+/// connections; a template's for good.
+pub(super) const EXTENSION: Duration = Duration::from_secs(60);
 /// Both ports of a template that was made void, where it is shown.
 const VOID_PORT: u16 = 0xffff;
 
@@ -171,7 +172,7 @@ impl Timed for Entry {
 }
 
 /// The first time after `now` at which a timer fires that fired at `deadline` and was started again each time.
-fn extended(deadline: Time, now: Time) -> Time {
+pub(super) fn extended(deadline: Time, now: Time) -> Time {
     let times = (now - deadline).as_millis() / EXTENSION.as_millis() + 1;
     deadline + EXTENSION * u32::try_from(times).unwrap_or(u32::MAX)
 }

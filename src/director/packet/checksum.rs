@@ -12,7 +12,21 @@ use crate::director::DropReason;
 
 /// Proof that a packet's bytes were changed and are complete: no checksum is owed.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Rewritten(());
+pub struct Rewritten {
+    resized: Option<Vec<u8>>,
+}
+
+impl Rewritten {
+    /// The whole packet if its length changed; `None`: it lies where it lay.
+    pub fn into_resized(self) -> Option<Vec<u8>> {
+        self.resized
+    }
+
+    /// The same of a packet that lies in `bytes`.
+    pub(super) fn with_bytes(self, bytes: Vec<u8>) -> Rewritten {
+        Rewritten { resized: Some(bytes) }
+    }
+}
 
 /// A one's complement sum that has not been folded to 16 bits.
 ///
@@ -191,8 +205,8 @@ impl<'a> Incomplete<'a> {
         Ok(Incomplete { network, covered, kind: cover.kind, debt })
     }
 
-    /// Whether the sum of an ICMP message stands for its bytes. One that is owed cannot be wrong; the checksums of
-    /// transports are for their receivers to judge.
+    /// Whether the sum stands for the bytes. One that is owed cannot be wrong. Those of ICMP messages matter here, and
+    /// of segments that are read; others are for their receivers to judge.
     pub(super) fn is_right(&self) -> bool {
         !matches!(self.debt, Debt::Changes(_)) || self.sum().is_right()
     }
@@ -240,7 +254,7 @@ impl<'a> Incomplete<'a> {
             Debt::WholeCrc => *self.field() = crc32c::checksum(self.covered),
             Debt::Nothing => {}
         }
-        Rewritten(())
+        Rewritten { resized: None }
     }
 
     fn set_sum(&mut self, sum: u16) {

@@ -72,3 +72,14 @@ pub(super) fn set_addresses(
     header.set_checksum(change.apply(header.get_checksum()));
     Ok(change)
 }
+
+/// Writes the length of the packet into the header at the start of `bytes` and updates the header's own checksum.
+pub(super) fn set_len(bytes: &mut [u8], len: usize) -> Result<(), DropReason> {
+    let len = u16::try_from(len).map_err(|_| DropReason::Malformed)?;
+    let mut header = MutableIpv4Packet::new(bytes).ok_or(DropReason::Malformed)?;
+    let mut change = Change::default();
+    change.replace(header.get_total_length().to_be_bytes(), len.to_be_bytes());
+    header.set_total_length(len);
+    header.set_checksum(change.apply(header.get_checksum()));
+    Ok(())
+}

@@ -127,6 +127,14 @@ pub(super) fn set_addresses(
     Ok(change)
 }
 
+/// Writes the length of the packet, its header included, into the header at the start of `bytes`.
+pub(super) fn set_len(bytes: &mut [u8], len: usize) -> Result<(), DropReason> {
+    let payload = len.checked_sub(Ipv6Packet::minimum_packet_size()).and_then(|len| u16::try_from(len).ok());
+    let mut header = MutableIpv6Packet::new(bytes).ok_or(DropReason::Malformed)?;
+    header.set_payload_length(payload.ok_or(DropReason::Malformed)?);
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

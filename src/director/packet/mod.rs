@@ -1,9 +1,9 @@
 //! Packets: parsed once, edited in place, with every checksum settled.
 //!
-//! A [`Packet`] is the bytes from the IP header on, as a queue hands them over. [`Packet::parse`] says what it is
-//! in the director's terms; [`Packet::rewrite`] and [`Packet::rewrite_icmp_error`] change addresses and ports and
-//! answer with [`Rewritten`], the proof that the bytes are complete. What is not TCP, UDP, SCTP, AH, ESP or an ICMP
-//! error about one of them is [`Parsed::Other`] and none of our business.
+//! A [`Packet`] is the bytes from the IP header on, as a queue hands them over. [`Packet::parse`] says what it is in
+//! the director's terms; [`Packet::rewrite`], [`Packet::rewrite_icmp_error`] and [`Packet::rewrite_segment`] change
+//! addresses, ports and what TCP carries, and answer with [`Rewritten`], the proof that the bytes are complete. What is
+//! not TCP, UDP, SCTP, AH, ESP or an ICMP error about one of them is [`Parsed::Other`] and none of our business.
 //!
 //! # How bytes are read
 //!
@@ -46,6 +46,8 @@ mod crc32c;
 mod icmp;
 mod ipv4;
 mod ipv6;
+mod segment;
+mod sequence;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -57,6 +59,8 @@ use pnet_packet::ip::IpNextHeaderProtocols;
 use pnet_packet::udp::UdpPacket;
 
 pub use self::checksum::Rewritten;
+pub use self::segment::{Segment, SegmentEdit};
+pub use self::sequence::{SequenceShift, is_after};
 pub use self::transport::{SctpChunks, Signal, TcpFlags, Transport};
 
 use self::addresses::Addresses;

@@ -1,8 +1,8 @@
 //! The transport protocols: what starts a connection, its states and how long each may last.
 //!
 //! TCP follows the tables of `net/netfilter/ipvs/ip_vs_proto_tcp.c`, SCTP those of `ip_vs_proto_sctp.c`; UDP has one
-//! state (`ip_vs_proto_udp.c`); SIP is read as far as persistence needs it. Nothing here knows addresses, packets or the
-//! time.
+//! state (`ip_vs_proto_udp.c`); SIP is read as far as persistence needs it. Nothing here knows addresses, packets or
+//! the time.
 //!
 //! ```
 //! use nfvs::director::protocol::{Direction, Event, State, Strictness, TcpEvent, TcpState, Timeouts};

@@ -72,7 +72,8 @@ fn behind_name(line: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// What follows blanks, and the end of a line among them if the next one continues it. Nothing if there is nothing more.
+/// What follows blanks, and the end of a line among them if the next one continues it. Nothing if there is nothing
+/// more.
 fn skip_blanks(text: &[u8]) -> Option<&[u8]> {
     let text = behind_blanks(text);
     if !is_line_end(*text.first()?) {

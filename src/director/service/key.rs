@@ -54,13 +54,15 @@ impl ServiceKey {
         }
     }
 
+    /// Whether it is for control connections of FTP.
+    pub const fn is_ftp(&self) -> bool {
+        matches!(self, ServiceKey::Endpoint { transport: Transport::Tcp, port: FTP_PORT, .. })
+    }
+
     /// Whether its connections may be to other ports of a server than the one that the server was given: those of a
     /// mark, and the data connections of FTP.
     pub const fn has_connections_of_other_ports(&self) -> bool {
-        matches!(
-            self,
-            ServiceKey::Mark { .. } | ServiceKey::Endpoint { transport: Transport::Tcp, port: FTP_PORT, .. }
-        )
+        self.is_mark() || self.is_ftp()
     }
 
     /// Whether packets belong to the service by their mark.

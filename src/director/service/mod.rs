@@ -15,7 +15,7 @@ mod tunables;
 pub use estimator::Rates;
 pub use key::{FTP_PORT, Family, Fwmark, ServiceKey};
 pub use server::{ForwardMethod, Forwarding, RealServer, ServerId, Thresholds, Weight};
-pub use services::{ServiceCore, Services, VirtualService};
+pub use services::{FIRST_UNPRIVILEGED_PORT, ServiceCore, Services, VirtualService};
 pub use settings::{ClientMask, OnRemove, OwnTimeouts, Persistence, PersistenceEngine, ServiceSettings};
 pub use stats::{Stats, StatsSnapshot};
 pub use tunables::Tunables;

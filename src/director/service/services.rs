@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The port of FTP's data connections where the server chooses none.
 const FTP_DATA_PORT: u16 = 20;
 /// The first port that FTP servers choose for data connections (`net.ipv4.ip_unprivileged_port_start`).
-const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
+pub const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 
 /// The part of a virtual service that outlives edits, and the service itself while connections refer to it.
 #[derive(Debug)]
@@ -83,19 +83,18 @@ impl VirtualService {
         is_udp && self.settings.one_packet
     }
 
-    /// Whether its servers may open connections to clients: it has a persistence engine that leads the clients' packets to
-    /// them, and one endpoint for their source.
+    /// Whether its servers may open connections to clients: it has a persistence engine that leads the clients' packets
+    /// to them, and one endpoint for their source.
     pub fn has_conn_out(&self) -> bool {
         let is_endpoint =
             matches!(self.key(), ServiceKey::Endpoint { transport: Transport::Udp, port, .. } if port != 0);
         is_endpoint && self.settings.engine().is_some()
     }
 
-    /// Whether data connections of FTP belong to it as well: only persistence leads them to the right server.
+    /// Whether data connections of FTP belong to it that no control connection was heard to announce: only
+    /// persistence leads them to the right server.
     pub fn takes_ftp_data(&self) -> bool {
-        let key = self.key();
-        matches!(key, ServiceKey::Endpoint { transport: Transport::Tcp, port: FTP_PORT, .. })
-            && self.settings.persistence.is_some()
+        self.key().is_ftp() && self.settings.persistence.is_some()
     }
 
     /// Where the server with this address and port stands in the list.
@@ -193,8 +192,8 @@ impl Services {
         self.one_packet.get(&source).or_else(|| self.one_packet.get(&any_port))
     }
 
-    /// The service, and its server at `source`, that may open connections to clients. Where several have the server, the
-    /// first in the order of keys.
+    /// The service, and its server at `source`, that may open connections to clients. Where several have the server,
+    /// the first in the order of keys.
     pub fn conn_out(&self, source: SocketAddr) -> Option<&(Arc<VirtualService>, Arc<RealServer>)> {
         if self.conn_out.is_empty() { None } else { self.conn_out.get(&source) }
     }

@@ -93,8 +93,8 @@ pub struct Persistence {
     pub engine: Option<PersistenceEngine>,
 }
 
-/// Finds out from what a client says which of its connections belong together (`struct ip_vs_pe`): each group stays with
-/// a server of its own.
+/// Finds out from what a client says which of its connections belong together (`struct ip_vs_pe`): each group stays
+/// with a server of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PersistenceEngine {
     /// The Call-ID of SIP over UDP (`ip_vs_pe_sip.c`). Servers may open connections too.
@@ -102,8 +102,8 @@ pub enum PersistenceEngine {
 }
 
 impl PersistenceEngine {
-    /// What connections that begin with `payload` have in common (`pe_data`), 1 to 255 bytes; `None`: nothing can be said,
-    /// and they are not served.
+    /// What connections that begin with `payload` have in common (`pe_data`), 1 to 255 bytes; `None`: nothing can be
+    /// said, and they are not served.
     pub fn data(self, payload: &[u8]) -> Option<&[u8]> {
         match self {
             PersistenceEngine::Sip => call_id(payload),

@@ -154,17 +154,19 @@ fn verdicts_stand_one_behind_the_other() {
     verdicts.push(2, decision(Action::AcceptRewritten, Some(0x8000_0001)), b"hello");
     verdicts.push(3, Decision::DROP, b"not written");
     verdicts.push(4, decision(Action::AcceptRewritten, None), b"12345678");
-    verdicts.push(5, decision(Action::Accept, Some(5)), b"not written");
+    verdicts.push(5, decision(Action::AcceptResized(b"longer".to_vec()), None), b"short");
+    verdicts.push(6, decision(Action::Accept, Some(5)), b"not written");
     let expected = [
         verdict(32, 1, 1, &[]),
         verdict(49, 1, 2, &[mark(0x8000_0001), packet(b"hello")].concat()),
         verdict(32, 0, 3, &[]),
         verdict(44, 1, 4, &packet(b"12345678")),
-        verdict(40, 1, 5, &mark(5)),
+        verdict(42, 1, 5, &packet(b"longer")),
+        verdict(40, 1, 6, &mark(5)),
     ];
     assert_eq!(gathered(&verdicts), expected.concat());
     assert_eq!(verdicts.bytes(), expected.concat().len());
-    assert_eq!(verdicts.slices().len(), 5, "neighbours without bytes share a slice");
+    assert_eq!(verdicts.slices().len(), 7, "neighbours without bytes share a slice");
     for ((id, slices), alone) in verdicts.each().zip(&expected) {
         let unpadded = u32::from_ne_bytes(*alone.first_chunk().unwrap()) as usize;
         assert_eq!([&slices[0][..], &slices[1][..]].concat(), alone[..unpadded], "packet {id}");
