@@ -135,7 +135,7 @@ fn print_stats(stats: &Statistics, out: &mut impl Write) -> anyhow::Result<()> {
 
 /// As `sysctl` prints them.
 fn print_tunables(tunables: &TunablesStatus, out: &mut impl Write) -> anyhow::Result<()> {
-    for (name, value) in json!(tunables).as_object().into_iter().flatten() {
+    for (name, value) in tunables {
         writeln!(out, "{name} = {value}")?;
     }
     Ok(())

@@ -149,7 +149,7 @@ impl Director {
         if let Some(verdict) = self.handle_reply(now, services, packet, flow)? {
             return Ok(verdict);
         }
-        let starts = event(flow).is_some_and(|event| event.starts_connection(services.strictness));
+        let starts = event(flow).is_some_and(|event| event.starts_connection(services.strictness()));
         let service = marked.or_else(|| services.find(flow.transport, flow.destination));
         let Some(service) = service.filter(|_| starts) else {
             if let Some(verdict) = one_packet_reply(services, flow) {
@@ -563,7 +563,7 @@ fn advance(connection: &mut Connection, services: &Services, direction: Directio
         connection.flags.remove(ConnFlags::NOOUTPUT);
     }
     let timeouts = services.timeouts_of(&connection.service);
-    let step = connection.state.advance(direction, event, services.strictness, &timeouts);
+    let step = connection.state.advance(direction, event, services.strictness(), &timeouts);
     connection.state = step.state;
     connection.set_timeout(step.timeout);
     if let Some(controller) = connection.controller.as_ref().filter(|_| step.assures) {

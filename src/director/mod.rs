@@ -16,6 +16,7 @@
 
 mod change;
 pub mod connection;
+pub mod defence;
 mod engine;
 mod estimation;
 mod hasher;

@@ -5,6 +5,7 @@ mod connections;
 mod counters;
 #[path = "../../nft-rules/tests/common/crc32c.rs"]
 mod crc32c;
+mod defence;
 mod direct_routing;
 mod errors;
 mod forwarding;

@@ -2,6 +2,7 @@
 
 use crate::bed::{ACK, Bed, FIN, RST, SYN, key, marked, raw, sctp, server, tcp, udp, unreachable};
 use etherparse::IpNumber;
+use nfvs::director::defence::DefenceMode;
 use nfvs::director::packet::Transport::{Sctp, Tcp, Udp};
 use nfvs::director::scheduler::SchedulerKind;
 use nfvs::director::service::{
@@ -183,6 +184,9 @@ fn tunables(random: &mut fastrand::Rng) -> Tunables {
         conn_reuse_mode: random.u8(..4),
         expire_nodest_conn: random.bool(),
         expire_quiescent_template: random.bool(),
+        secure_tcp: [DefenceMode::Off, DefenceMode::Automatic, DefenceMode::Always][random.usize(..3)],
+        sloppy_tcp: random.bool(),
+        ..Tunables::default()
     }
 }
 

@@ -4,6 +4,7 @@ use super::{
     FTP_PORT, Family, ForwardMethod, Fwmark, OnRemove, OwnTimeouts, RealServer, ServiceKey, ServiceSettings,
     Stats, Tunables,
 };
+use crate::director::defence::Defence;
 use crate::director::packet::Transport;
 use crate::director::protocol::{Strictness, Timeouts};
 use crate::director::scheduler::{Scheduler, SchedulerKind};
@@ -119,8 +120,8 @@ pub struct Services {
     pub timeouts: Timeouts,
     /// The settings of the whole director.
     pub tunables: Tunables,
-    /// What the protocols make of doubtful packets.
-    pub strictness: Strictness,
+    /// Which defences act.
+    pub defence: Arc<Defence>,
     /// The counters of all services together, those included that were deleted (`tot_stats`).
     pub total: Arc<Stats>,
 }
@@ -137,7 +138,7 @@ impl Services {
             routed: HashMap::with_hasher(hasher.clone()),
             timeouts: Timeouts::default(),
             tunables: Tunables::default(),
-            strictness: Strictness::default(),
+            defence: Arc::default(),
             total: Arc::default(),
         }
     }
@@ -152,6 +153,11 @@ impl Services {
         of_port(port)
             .or_else(|| of_port(FTP_PORT).filter(|service| is_data && service.takes_ftp_data()))
             .or_else(|| of_port(0))
+    }
+
+    /// What the protocols make of doubtful packets.
+    pub fn strictness(&self) -> Strictness {
+        self.defence.strictness(&self.tunables)
     }
 
     /// How long the connections of a service last.
