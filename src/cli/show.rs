@@ -123,6 +123,9 @@ fn print_stats(stats: &Statistics, out: &mut impl Write) -> anyhow::Result<()> {
     }
     writeln!(out, "{:<33}{}", "Total", traffic_columns(&stats.total))?;
     writeln!(out, "\nconnections: {} of at most {}", stats.connections, stats.max_connections)?;
+    if stats.dropped_entries > 0 {
+        writeln!(out, "dropped against floods: {}", stats.dropped_entries)?;
+    }
     let drops: Vec<String> = stats
         .drops
         .iter()

@@ -358,6 +358,9 @@ pub struct Statistics {
     pub connections: usize,
     /// How many there may be.
     pub max_connections: usize,
+    /// Connections and templates that defences have dropped.
+    #[serde(default)]
+    pub dropped_entries: u64,
     /// Packets dropped, by reason.
     pub drops: serde_json::Map<String, Value>,
     /// Counters of all services together, deleted ones included.

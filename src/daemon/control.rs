@@ -223,6 +223,7 @@ impl Control {
         Statistics {
             connections,
             max_connections,
+            dropped_entries: self.director.dropped_entries(),
             drops: DropReason::ALL
                 .iter()
                 .map(|&reason| (reason.name().to_owned(), self.director.drops(reason).into()))

@@ -6,10 +6,12 @@
 //! [`Limits`]: super::Limits
 
 use super::Time;
+use super::connection::{DropEntry, InboundKey, Shard};
 use super::engine::Director;
 use super::protocol::Strictness;
-use super::service::Tunables;
-use std::sync::atomic::{AtomicBool, Ordering};
+use super::service::{ServiceCore, Services, Tunables, VirtualService};
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -38,7 +40,28 @@ pub enum DefenceMode {
 #[derive(Debug, Default)]
 pub struct Defence {
     is_short: AtomicBool,
+    /// Of so many first packets one is dropped; 0: none is.
+    drop_rate: AtomicU32,
+    /// How many come until the next one is dropped, that one included.
+    countdown: AtomicU32,
     due: Mutex<Time>,
+}
+
+/// The defence of the table.
+#[derive(Debug)]
+pub(super) struct TableDefence {
+    choice: Mutex<DropEntry>,
+    dropped: AtomicU64,
+}
+
+impl TableDefence {
+    pub(super) fn new(seed: u64) -> TableDefence {
+        TableDefence { choice: Mutex::new(DropEntry::new(seed)), dropped: AtomicU64::new(0) }
+    }
+
+    fn count(&self, dropped: usize) {
+        self.dropped.fetch_add(dropped as u64, Ordering::Relaxed);
+    }
 }
 
 impl Defence {
@@ -65,10 +88,32 @@ impl Defence {
         }
     }
 
+    /// Whether the next packet that would make a connection is to be dropped (`ip_vs_todrop`).
+    pub fn drops_packet(&self) -> bool {
+        let rate = self.drop_rate.load(Ordering::Relaxed);
+        if rate == 0 {
+            return false;
+        }
+        let next = |left: u32| Some(if left > 1 { left - 1 } else { rate });
+        let counted = self.countdown.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        counted.is_ok_and(|left| left <= 1)
+    }
+
     /// Looks whether memory is short: `used` of `capacity` entries are taken.
     fn look(&self, tunables: &Tunables, (used, capacity): (usize, usize)) {
-        let left = capacity.saturating_sub(used);
-        self.is_short.store(left < threshold(tunables, capacity), Ordering::Relaxed);
+        let (left, threshold) = (capacity.saturating_sub(used), threshold(tunables, capacity));
+        let is_short = left < threshold;
+        self.is_short.store(is_short, Ordering::Relaxed);
+        let drop_rate = match tunables.drop_packet {
+            DefenceMode::Always => tunables.am_droprate,
+            DefenceMode::Automatic if is_short => {
+                let rate = u32::try_from(threshold / (threshold - left)).unwrap_or(u32::MAX);
+                self.countdown.store(rate, Ordering::Relaxed);
+                rate
+            }
+            DefenceMode::Automatic | DefenceMode::Off => 0,
+        };
+        self.drop_rate.store(drop_rate, Ordering::Relaxed);
     }
 
     /// Whether a second has passed since this last was so.
@@ -89,11 +134,42 @@ fn threshold(tunables: &Tunables, capacity: usize) -> usize {
 }
 
 impl Director {
-    /// Lets defences act, or cease to, as memory has become short or not. Call it every second, or more often.
+    /// Lets defences act, or cease to, as memory has become short or not, and drops entries of the table if `drop_entry`
+    /// says so. Call it every second, or more often.
     pub fn defend(&self, now: Time) {
         let services = self.services.load();
-        if services.defence.is_due(now) {
-            services.defence.look(&services.tunables, self.connection_count());
+        if !services.defence.is_due(now) {
+            return;
+        }
+        services.defence.look(&services.tunables, self.connection_count());
+        if services.defence.acts(services.tunables.drop_entry) {
+            let mut choice = self.table_defence.choice.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_one_packet = |service: &ServiceCore| services.is_one_packet(service);
+            self.table_defence.count(self.table.drop_entries(&mut choice, is_one_packet, now));
+        }
+    }
+
+    /// How many connections and templates defences have dropped.
+    pub fn dropped_entries(&self) -> u64 {
+        self.table_defence.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Has half-open connections give way to a new one, if the table is full and `drop_entry` acts. In IPVS there is
+    /// always room; see docs/differences.md.
+    pub(super) fn make_room(
+        &self,
+        now: Time,
+        services: &Services,
+        shard: &mut Shard,
+        key: &InboundKey,
+        service: &VirtualService,
+    ) {
+        let wanted = 1 + usize::from(service.settings.persistence.is_some());
+        let (used, capacity) = self.connection_count();
+        if used + wanted > capacity && services.defence.acts(services.tunables.drop_entry) {
+            // Nobody can tell which, and another try finds another one.
+            let choice = self.hasher.hash_one((key, now));
+            self.table_defence.count(self.table.make_room(shard, wanted, choice));
         }
     }
 

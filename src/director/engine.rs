@@ -6,6 +6,7 @@
 use super::connection::{
     Connection, ConnectionTable, ConnectionView, Handle, InboundKey, OutboundKey, Shard, TemplateView,
 };
+use super::defence::TableDefence;
 use super::estimation::Estimation;
 use super::packet::{FlowInfo, IcmpErrorInfo, IcmpRewrite, Packet, Parsed, Rewrite, Signal};
 use super::protocol::{Direction, Event, SctpEvent, State, TcpEvent, TcpState};
@@ -30,6 +31,7 @@ pub struct Director {
     pub(super) services: ArcSwap<Services>,
     pub(super) changes: super::change::Changes,
     pub(super) estimation: Estimation,
+    pub(super) table_defence: TableDefence,
     pub(super) hasher: TableHasher,
     pub(super) table: ConnectionTable,
     /// Whether servers were removed since that was last looked at.
@@ -45,6 +47,7 @@ impl Director {
             services: ArcSwap::from_pointee(Services::empty(&hasher)),
             changes: super::change::Changes::new(seed),
             estimation: Estimation::default(),
+            table_defence: TableDefence::new(seed),
             table: ConnectionTable::new(limits.max_connections, &hasher),
             hasher,
             has_removed: AtomicBool::new(false),
@@ -158,6 +161,9 @@ impl Director {
             // A mark is no address of ours: what it does not serve may be anybody's.
             return Ok(if is_virtual { Verdict::Refuse(Refusal::NotServed) } else { Verdict::Accept });
         };
+        if services.defence.drops_packet() {
+            return Err(DropReason::DropPacket);
+        }
         if service.settings.one_packet && flow.signal == Signal::Udp {
             return self.forward_once(now, services, service, &key, packet, flow);
         }
@@ -226,6 +232,9 @@ impl Director {
         connection.server.unbind_connection(false);
         connection.count_conn();
         connection.count_in(flow.len);
+        if let Some(controller) = &connection.controller {
+            controller.template().note_packet();
+        }
         if let Some(verdict) = unchanged(&connection) {
             return Ok(verdict);
         }
@@ -456,6 +465,7 @@ fn forward_request(
 ) -> Result<Verdict, DropReason> {
     let connection = shard.get_mut(handle);
     connection.count_in(flow.len);
+    connection.note_packet();
     connection.answers_elsewhere &= !opens(flow);
     advance(connection, services, Direction::Input, flow);
     let unchanged = unchanged(connection);

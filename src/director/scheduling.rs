@@ -49,6 +49,7 @@ impl Director {
         key: &InboundKey,
         service: &VirtualService,
     ) -> Result<Handle, Unscheduled> {
+        self.make_room(now, services, shard, key, service);
         let placement = self.place(now, &services.tunables, key, service)?;
         Ok(self.connect(now, shard, key, service, placement)?)
     }

@@ -148,6 +148,7 @@ fn everything_at_once_keeps_the_books_right() {
             }
             8..10 => {
                 bed.pass(random.u64(..400));
+                bed.director.defend(bed.now);
                 bed.director.empty_trash(bed.now);
             }
             10..100 => drop(bed.handle(&mut tcp(chosen, &client, random.u8(..32), b""))),
@@ -184,10 +185,18 @@ fn tunables(random: &mut fastrand::Rng) -> Tunables {
         conn_reuse_mode: random.u8(..4),
         expire_nodest_conn: random.bool(),
         expire_quiescent_template: random.bool(),
-        secure_tcp: [DefenceMode::Off, DefenceMode::Automatic, DefenceMode::Always][random.usize(..3)],
+        am_droprate: random.u32(..4),
+        amemthresh: random.u32(..4000),
+        drop_entry: mode(random),
+        drop_packet: mode(random),
+        secure_tcp: mode(random),
         sloppy_tcp: random.bool(),
         ..Tunables::default()
     }
+}
+
+fn mode(random: &mut fastrand::Rng) -> DefenceMode {
+    [DefenceMode::Off, DefenceMode::Automatic, DefenceMode::Always][random.usize(..3)]
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! One shard of the connection table.
 
 use super::arena::Arena;
+use super::drop_entry::{Age, DropEntry, Worth};
 use super::wheel::{Timed, Timer, Wheel};
 use super::{Connection, ConnectionView, InboundKey, OutboundKey};
 use crate::director::{TableHasher, Time};
@@ -142,6 +143,35 @@ impl Shard {
         let is_orphan = |entry: &u32| !self.get(Handle(*entry)).server.is_available();
         let orphans: Vec<u32> = self.arena.indices().filter(is_orphan).collect();
         orphans.into_iter().map(|entry| self.take(Handle(entry))).collect()
+    }
+
+    /// How many parts [`take_dropped`](Shard::take_dropped) tells apart.
+    pub(super) fn parts(&self) -> usize {
+        self.arena.chunks()
+    }
+
+    /// Takes out of one part what is dropped under attack.
+    pub(super) fn take_dropped(&mut self, part: usize, choice: &mut DropEntry, now: Time) -> Vec<Connection> {
+        let is_dropped = |entry: &u32| {
+            let Entry { connection, timer } = self.arena.get(*entry);
+            let age = Age {
+                timeout: connection.timeout(),
+                deadline: timer.deadline(),
+                packets: connection.packets(),
+            };
+            choice.drops(Worth::of(connection.state), age, now)
+        };
+        let dropped: Vec<u32> = self.arena.indices_of(part).filter(is_dropped).collect();
+        dropped.into_iter().map(|entry| self.take(Handle(entry))).collect()
+    }
+
+    /// Takes out a half-open connection, if there is one in the part that `choice` leads to.
+    pub(super) fn take_half_open(&mut self, choice: u64) -> Option<Connection> {
+        let part = (choice as usize).checked_rem(self.parts())?;
+        let is_half_open = |entry: &u32| Worth::of(self.get(Handle(*entry)).state) == Worth::Nothing;
+        let half_open: Vec<u32> = self.arena.indices_of(part).filter(is_half_open).collect();
+        let one = (choice >> 32) as usize % half_open.len().max(1);
+        half_open.get(one).map(|&entry| self.take(Handle(entry)))
     }
 
     /// What the shard holds, for people.

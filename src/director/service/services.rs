@@ -169,6 +169,11 @@ impl Services {
         own.unwrap_or_default().over(&self.timeouts)
     }
 
+    /// Whether datagrams of the service are scheduled each for itself.
+    pub fn is_one_packet(&self, service: &ServiceCore) -> bool {
+        self.by_key.get(&service.key).is_some_and(|service| service.settings.one_packet)
+    }
+
     /// What becomes of the connections of a removed server of a service. Those of a removed service are kept.
     pub fn on_remove(&self, service: &ServiceCore, transport: Transport) -> OnRemove {
         let Some(service) = self.by_key.get(&service.key) else { return OnRemove::Keep };

@@ -12,11 +12,19 @@ use crate::director::defence::DefenceMode;
 macro_rules! tunable_table {
     ($then:ident) => {
         $then! {
+            /// Of how many packets that would make connections one is dropped where `drop_packet` is 3; 0: none is.
+            am_droprate: Quantity = 10,
             /// How little memory is short, in pages of 4096 bytes, each room for 32 connections; see docs/operations.md.
             amemthresh: Quantity = 1024,
             /// Which connections give way to a SYN from the same port: 0: none; 1: those in TIME_WAIT and CLOSE; 2 and 3:
             /// those in FIN_WAIT as well, if their replies do not pass the director.
             conn_reuse_mode: ReuseMode = 1,
+            /// Drop half-open connections, and idle ones, at random: 0: never; 1 and 2: while memory is short (shown as 2
+            /// then); 3: always.
+            drop_entry: DefenceMode = DefenceMode::Off,
+            /// Drop some of the packets that would make connections: 0: never; 1 and 2: while memory is short (shown as 2
+            /// then), the more the shorter it is; 3: always.
+            drop_packet: DefenceMode = DefenceMode::Off,
             /// 1: connections end when their server is removed, and give way to a SYN when its weight is 0.
             expire_nodest_conn: Switch = false,
             /// 1: clients do not stay with a server of weight 0.
