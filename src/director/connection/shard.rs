@@ -165,13 +165,14 @@ impl Shard {
         dropped.into_iter().map(|entry| self.take(Handle(entry))).collect()
     }
 
-    /// Takes out a half-open connection, if there is one in the part that `choice` leads to.
+    /// Takes out the half-open connection that has been silent for longest, in the part that `choice` leads to: who is
+    /// about to answer is not among the oldest of many.
     pub(super) fn take_half_open(&mut self, choice: u64) -> Option<Connection> {
         let part = (choice as usize).checked_rem(self.parts())?;
         let is_half_open = |entry: &u32| Worth::of(self.get(Handle(*entry)).state) == Worth::Nothing;
-        let half_open: Vec<u32> = self.arena.indices_of(part).filter(is_half_open).collect();
-        let one = (choice >> 32) as usize % half_open.len().max(1);
-        half_open.get(one).map(|&entry| self.take(Handle(entry)))
+        let deadline = |entry: &u32| self.arena.get(*entry).timer.deadline();
+        let oldest = self.arena.indices_of(part).filter(is_half_open).min_by_key(deadline)?;
+        Some(self.take(Handle(oldest)))
     }
 
     /// What the shard holds, for people.
