@@ -3,7 +3,7 @@
 mod common;
 
 use common::lab::{Lab, text, wait_for};
-use common::raw::Raw;
+use common::raw::{Raw, WHOLE_PACKETS};
 use etherparse::{PacketBuilder, TcpHeader};
 use serde_json::{Value, json};
 use std::net::IpAddr;
@@ -11,8 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// Sockets of this protocol send packets as they are, IP header included.
-const WHOLE_PACKETS: u8 = 255;
 /// A flood ends by itself after so many packets.
 const FLOOD: u32 = 600_000;
 /// So many connections fit into the table.

@@ -8,9 +8,10 @@ use super::connection::{
 };
 use super::defence::TableDefence;
 use super::estimation::Estimation;
+use super::icmp_scheduling::Onward;
 use super::packet::{FlowInfo, IcmpErrorInfo, IcmpRewrite, Packet, Parsed, Rewrite, Signal};
 use super::protocol::{Direction, Event, SctpEvent, State, TcpEvent, TcpState};
-use super::scheduling::Unscheduled;
+use super::scheduling::{Unscheduled, connect_once};
 use super::service::{
     Family, ForwardMethod, Fwmark, OnRemove, RealServer, Services, Tunables, VirtualService,
 };
@@ -66,7 +67,7 @@ impl Director {
             }
             Parsed::Flow(flow) => self.handle_flow(now, &services, meta.mark, &mut packet, &flow),
             Parsed::IcmpError(error) => {
-                self.handle_icmp_error(now, &services, meta.hook, &mut packet, &error)
+                self.handle_icmp_error(now, &services, (meta.hook, meta.mark), &mut packet, &error)
             }
             Parsed::Other => Ok(Verdict::Accept),
         });
@@ -155,7 +156,7 @@ impl Director {
         let starts = event(flow).is_some_and(|event| event.starts_connection(services.strictness()));
         let service = marked.or_else(|| services.find(flow.transport, flow.destination));
         let Some(service) = service.filter(|_| starts) else {
-            if let Some(verdict) = one_packet_reply(services, flow) {
+            if let Some(verdict) = one_packet_reply(services, flow).or_else(|| stray_reply(services, flow)) {
                 return Ok(verdict);
             }
             // A mark is no address of ours: what it does not serve may be anybody's.
@@ -227,10 +228,7 @@ impl Director {
             Ok(placement) => placement,
             Err(unscheduled) => return unscheduled.verdict(),
         };
-        let connection = Connection::new(key, placement, Arc::clone(&service.core));
-        connection.server.bind_connection(false);
-        connection.server.unbind_connection(false);
-        connection.count_conn();
+        let connection = connect_once(key, service, placement);
         connection.count_in(flow.len);
         if let Some(controller) = &connection.controller {
             controller.template().note_packet();
@@ -319,7 +317,7 @@ impl Director {
         &self,
         now: Time,
         services: &Services,
-        hook: Hook,
+        (hook, mark): (Hook, Option<Fwmark>),
         packet: &mut Packet<'_>,
         error: &IcmpErrorInfo,
     ) -> Result<Verdict, DropReason> {
@@ -334,7 +332,10 @@ impl Director {
             Hook::Output => self.handle_error_about_routed(now, services, packet, error)?,
             Hook::Prerouting | Hook::Late => None,
         };
-        Ok(routed.unwrap_or(Verdict::Accept))
+        match routed {
+            Some(verdict) => Ok(verdict),
+            None => self.schedule_error(now, services, (hook, mark), packet, error),
+        }
     }
 
     /// An error about a packet that a client got in the name of a virtual address, from us or from the server: on to
@@ -350,26 +351,11 @@ impl Director {
             client: error.embedded_destination,
             virtual_address: error.embedded_source,
         };
-        let shard = self.table.shard(key.client.ip());
+        let mut shard = self.table.shard(key.client.ip());
         let Some(handle) = shard.find_inbound(&key, now) else { return Ok(None) };
-        let connection = shard.get(handle);
-        connection.count_in(error.len);
-        if let Some(verdict) = unchanged(connection) {
-            return Ok(Some(verdict));
-        }
-        let source = connection.request_source();
-        let server = connection.server_address();
-        let rewrite = IcmpRewrite {
-            destination: Some(server.ip()),
-            embedded_source: Some(server),
-            embedded_destination: connection
-                .translates_client_port()
-                .then(|| connection.server_side_client()),
-            ..IcmpRewrite::default()
-        };
+        let onward = Onward::to_server(shard.get_mut(handle), error);
         drop(shard);
-        let rewritten = packet.rewrite_icmp_error(error, rewrite)?;
-        Ok(Some(Verdict::Forward { rewritten: Some(rewritten), source }))
+        onward.send(packet, error).map(Some)
     }
 
     /// An error about a packet that we sent to a server for a client: on to the client.
@@ -484,7 +470,7 @@ fn forward_request(
 }
 
 /// What becomes of a connection's packets, in both directions, where nothing is translated.
-fn unchanged(connection: &Connection) -> Option<Verdict> {
+pub(super) fn unchanged(connection: &Connection) -> Option<Verdict> {
     match connection.route() {
         Some(route) => Some(Verdict::Route(route)),
         None if connection.is_nat() => None,
@@ -517,6 +503,19 @@ fn one_packet_reply(services: &Services, flow: &FlowInfo) -> Option<Verdict> {
     service.stats.count_out(flow.len);
     service.total.count_out(flow.len);
     Some(Verdict::Forward { rewritten: None, source: Some(service.source) })
+}
+
+/// What becomes of a packet from where a server is reached by NAT, of no connection, if the server is to be told
+/// (`nat_icmp_send`).
+fn stray_reply(services: &Services, flow: &FlowInfo) -> Option<Verdict> {
+    let ends = match flow.signal {
+        Signal::Tcp(flags) => flags.rst(),
+        Signal::Sctp(_) => event(flow) == Some(Event::Sctp(SctpEvent::Abort)),
+        Signal::Udp => false,
+        Signal::Ipsec => true,
+    };
+    let is_told = !ends && services.tells_strays(flow.transport, flow.source);
+    is_told.then_some(Verdict::Refuse(Refusal::NoServer))
 }
 
 /// The virtual address that a datagram was sent to before it was routed to a server of a one-packet service, going by

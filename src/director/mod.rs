@@ -20,6 +20,7 @@ pub mod defence;
 mod engine;
 mod estimation;
 mod hasher;
+mod icmp_scheduling;
 mod marks;
 pub mod packet;
 pub mod protocol;

@@ -160,6 +160,15 @@ impl Director {
     }
 }
 
+/// The connection of one datagram, which ends as it begins, to where `placement` says. Counts it.
+pub(super) fn connect_once(key: &InboundKey, service: &VirtualService, placement: Placement) -> Connection {
+    let connection = Connection::new(key, placement, Arc::clone(&service.core));
+    connection.server.bind_connection(false);
+    connection.server.unbind_connection(false);
+    connection.count_conn();
+    connection
+}
+
 /// The server that the scheduler chooses. If there is none, a packet that was only thought to be FTP's data is as good
 /// as any that fits no service (`ip_vs_leave`).
 fn choose<'a>(key: &InboundKey, service: &'a VirtualService) -> Result<&'a Arc<RealServer>, Unscheduled> {

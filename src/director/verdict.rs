@@ -119,6 +119,8 @@ drop_reasons! {
     ServerRemoved = "server_removed",
     /// The connection table is full.
     TableFull = "table_full",
+    /// An ICMP error that was to be scheduled, for a service without an available server (`schedule_icmp`).
+    NoServer = "no_server",
     /// One of the packets that would have made connections, dropped against a flood (`drop_packet`).
     DropPacket = "drop_packet",
     /// Every port that could stand in for the client's towards a shared server is taken.

@@ -9,6 +9,7 @@ mod defence;
 mod direct_routing;
 mod errors;
 mod forwarding;
+mod icmp;
 mod ipsec;
 mod marks;
 mod one_packet;

@@ -189,6 +189,8 @@ fn tunables(random: &mut fastrand::Rng) -> Tunables {
         amemthresh: random.u32(..4000),
         drop_entry: mode(random),
         drop_packet: mode(random),
+        nat_icmp_send: random.bool(),
+        schedule_icmp: random.bool(),
         secure_tcp: mode(random),
         sloppy_tcp: random.bool(),
         ..Tunables::default()

@@ -116,6 +116,8 @@ pub struct Services {
     own_timeouts: bool,
     /// The virtual addresses from which routes lead to each server.
     routed: HashMap<IpAddr, Vec<IpAddr>, TableHasher>,
+    /// Where servers reached by NAT are, with the protocol (of a service by mark, none), if `nat_icmp_send` asks for it.
+    nat_servers: HashSet<(Option<Transport>, SocketAddr), TableHasher>,
     /// How long connections of each state last.
     pub timeouts: Timeouts,
     /// The settings of the whole director.
@@ -136,6 +138,7 @@ impl Services {
             one_packet: HashMap::with_hasher(hasher.clone()),
             own_timeouts: false,
             routed: HashMap::with_hasher(hasher.clone()),
+            nat_servers: HashSet::with_hasher(hasher.clone()),
             timeouts: Timeouts::default(),
             tunables: Tunables::default(),
             defence: Arc::default(),
@@ -190,12 +193,35 @@ impl Services {
         self.one_packet.get(&source).or_else(|| self.one_packet.get(&any_port))
     }
 
+    /// Whether a server reached by NAT is there, and is to be told that what it sends belongs to no connection
+    /// (`ip_vs_has_real_service`).
+    pub fn tells_strays(&self, transport: Transport, source: SocketAddr) -> bool {
+        let has = |transport| self.nat_servers.contains(&(transport, source));
+        !self.nat_servers.is_empty() && (has(Some(transport)) || has(None))
+    }
+
     /// Brings up to date what is derived from the services, and from how packets reach their servers now.
     pub fn derive(&mut self) {
         self.own_timeouts =
             self.by_key.values().any(|service| service.settings.timeouts != OwnTimeouts::default());
         self.index_one_packet();
         self.index_routes();
+        self.index_nat_servers();
+    }
+
+    fn index_nat_servers(&mut self) {
+        let Services { by_key, nat_servers, .. } = self;
+        nat_servers.clear();
+        for service in by_key.values().filter(|_| self.tunables.nat_icmp_send) {
+            let transport = match service.key() {
+                ServiceKey::Endpoint { transport, .. } => Some(transport),
+                ServiceKey::Mark { .. } => None,
+            };
+            let is_nat = |server: &&Arc<RealServer>| server.forwarding().method == ForwardMethod::Nat;
+            let addresses = service.servers.iter().filter(is_nat);
+            nat_servers
+                .extend(addresses.map(|server| (transport, SocketAddr::new(server.address, server.port))));
+        }
     }
 
     fn index_one_packet(&mut self) {

@@ -29,8 +29,12 @@ macro_rules! tunable_table {
             expire_nodest_conn: Switch = false,
             /// 1: clients do not stay with a server of weight 0.
             expire_quiescent_template: Switch = false,
+            /// 1: a server reached by NAT that sends what belongs to no connection is told so, by ICMP port unreachable.
+            nat_icmp_send: Switch = false,
             /// 0: rates stay as they are.
             run_estimation: Switch = true,
+            /// 1: an ICMP error about a reply of no known connection is scheduled as what was replied to would be.
+            schedule_icmp: Switch = false,
             /// Go by the TCP states made for attacks: 0: never; 1 and 2: while memory is short (shown as 2 then); 3: always.
             secure_tcp: DefenceMode = DefenceMode::Off,
             /// 1: SCTP associations may start in their middle.
