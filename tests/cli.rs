@@ -197,7 +197,7 @@ fn queues(is_root: bool) -> Value {
 
 fn stats(table_full: u32) -> Value {
     json!({
-        "connections": 300, "max_connections": 1_048_576,
+        "connections": 300, "max_connections": 1_048_576, "dropped_entries": 3 * table_full,
         "drops": { "malformed": 0, "table_full": table_full, "truncated": table_full / 2 },
         "total": traffic(999_999_999, 1_000_000_000_000, 1),
         "services": services(),

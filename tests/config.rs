@@ -1,9 +1,9 @@
 //! The configuration from outside: what is accepted and as what, what is refused and in which words.
 
 use nfvs::config::service_keys::{
-    ConnReuseMode, Family, Fwmark, LowerThreshold, OnRemove, OwnTimeouts, Persistence, Tunables,
-    UpperThreshold,
+    Family, Fwmark, LowerThreshold, OnRemove, OwnTimeouts, Persistence, UpperThreshold,
 };
+use nfvs::config::tunables::{ReuseMode, Tunables};
 use nfvs::config::{self, Complaints, Config, Key, LoadError, file};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -331,10 +331,7 @@ fn any_file() -> impl Strategy<Value = file::File> {
                 backend: if flag { QueueBackend::Nfq } else { QueueBackend::Batched },
                 length: file::QueueLength::new(length).unwrap(),
             },
-            tunables: Tunables {
-                conn_reuse_mode: ConnReuseMode::new(time % 4).unwrap(),
-                ..Tunables::default()
-            },
+            tunables: Tunables { conn_reuse_mode: ReuseMode::new(time % 4).unwrap(), ..Tunables::default() },
             answer_ping: flag,
         }
     })
@@ -367,7 +364,7 @@ fn assert_means_the_same(config: &Config, file: &file::File) {
             assert_eq!(server.forward, written.forward.into());
         }
     }
-    assert_eq!(config.tunables.conn_reuse_mode, file.tunables.conn_reuse_mode.get());
+    assert_eq!(u32::from(config.tunables.conn_reuse_mode), file.tunables.conn_reuse_mode.get());
     assert_eq!(config.timeouts.tcp.as_secs(), u64::from(file.timeouts.tcp.get()));
     assert_eq!(config.max_connections, file.connections.max.get());
     assert_eq!(config.queues.base, file.queues.base.get());

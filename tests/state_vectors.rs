@@ -5,10 +5,10 @@
 //! `STATE_VECTORS=FILE cargo test --release --test state_vectors` replays another file of that format.
 
 use etherparse::{IpNumber, PacketBuilder, TcpHeader};
+use nfvs::director::defence::DefenceMode;
 use nfvs::director::packet::Transport;
-use nfvs::director::protocol::Strictness;
 use nfvs::director::scheduler::SchedulerKind;
-use nfvs::director::service::{ForwardMethod, ServiceKey, Weight};
+use nfvs::director::service::{ForwardMethod, ServiceKey, Tunables, Weight};
 use nfvs::director::{Command, Director, Hook, Limits, PacketMeta, ServerSpec, ServiceSpec, Time, Verdict};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -100,7 +100,8 @@ fn replay(number: usize, exchange: &Exchange) {
         "tunnel" => ForwardMethod::Tunnel,
         other => panic!("line {number}: forward {other}"),
     };
-    let director = director(transport, forward, exchange.secure_tcp > 1);
+    let secure_tcp = if exchange.secure_tcp > 1 { DefenceMode::Always } else { DefenceMode::Off };
+    let director = director(transport, forward, secure_tcp);
     let mut now = Time::from_millis(1_000_000);
     for (index, step) in exchange.steps.iter().enumerate() {
         let place = format!("line {number}, packet {index}: {:?} {}", step.dir, step.event);
@@ -136,7 +137,7 @@ fn replay(number: usize, exchange: &Exchange) {
 }
 
 /// A director with one service with one server.
-fn director(transport: Transport, forward: ForwardMethod, secure_tcp: bool) -> Director {
+fn director(transport: Transport, forward: ForwardMethod, secure_tcp: DefenceMode) -> Director {
     let director = Director::new(Limits::default(), 7);
     let address: SocketAddrV4 = VIP.parse().expect("an address");
     let service = ServiceSpec {
@@ -151,9 +152,9 @@ fn director(transport: Transport, forward: ForwardMethod, secure_tcp: bool) -> D
             forward,
         }],
     };
-    let strictness = Strictness { secure_tcp, ..Strictness::default() };
+    let tunables = Tunables { secure_tcp, ..Tunables::default() };
     director
-        .apply(&[Command::AddService(service), Command::SetStrictness(strictness)])
+        .apply(&[Command::AddService(service), Command::SetTunables(tunables)])
         .expect("a service like any other");
     director
 }

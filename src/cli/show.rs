@@ -123,6 +123,9 @@ fn print_stats(stats: &Statistics, out: &mut impl Write) -> anyhow::Result<()> {
     }
     writeln!(out, "{:<33}{}", "Total", traffic_columns(&stats.total))?;
     writeln!(out, "\nconnections: {} of at most {}", stats.connections, stats.max_connections)?;
+    if stats.dropped_entries > 0 {
+        writeln!(out, "dropped against floods: {}", stats.dropped_entries)?;
+    }
     let drops: Vec<String> = stats
         .drops
         .iter()
@@ -135,7 +138,7 @@ fn print_stats(stats: &Statistics, out: &mut impl Write) -> anyhow::Result<()> {
 
 /// As `sysctl` prints them.
 fn print_tunables(tunables: &TunablesStatus, out: &mut impl Write) -> anyhow::Result<()> {
-    for (name, value) in json!(tunables).as_object().into_iter().flatten() {
+    for (name, value) in tunables {
         writeln!(out, "{name} = {value}")?;
     }
     Ok(())

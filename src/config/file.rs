@@ -7,8 +7,9 @@
 use super::model::{PathChoice, Protocol, QueueBackend, SchedulerName};
 use super::number::number;
 use super::service_keys::{
-    Family, Fwmark, LowerThreshold, OnRemove, OwnTimeouts, Persistence, Tunables, UpperThreshold,
+    Family, Fwmark, LowerThreshold, OnRemove, OwnTimeouts, Persistence, UpperThreshold,
 };
+use super::tunables::Tunables;
 use crate::director::service::ForwardMethod;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, Visitor};
@@ -23,6 +24,11 @@ pub(super) trait Object: de::DeserializeOwned {
     const REQUIRED: &'static [&'static str];
     /// The keys that have no default, whether they must be there or not.
     const WITHOUT_DEFAULT: &'static [&'static str] = Self::REQUIRED;
+
+    /// Why a key that is unknown here, and known elsewhere, is refused.
+    fn why_not(_key: &str) -> Option<&'static str> {
+        None
+    }
 }
 
 /// The configuration of nfvs, a layer-4 load balancer.

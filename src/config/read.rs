@@ -115,7 +115,7 @@ pub(super) fn object<'a, T: Object>(
                     left.into_iter().partition(|property| known.contains(&property.name.as_str()));
                 left = known_ones;
                 for property in others {
-                    complain_of_unknown_key(property, &path, known, findings);
+                    complain_of_unknown_key::<T>(property, &path, known, findings);
                 }
             }
             (problem, key) => {
@@ -163,7 +163,7 @@ fn first_of_each_key<'a>(
     firsts
 }
 
-fn complain_of_unknown_key(
+fn complain_of_unknown_key<T: Object>(
     property: &ast::ObjectProp<'_>,
     path: &str,
     known: &[&str],
@@ -171,7 +171,10 @@ fn complain_of_unknown_key(
 ) {
     let key = property.name.as_str();
     let shown = shorten(property.name.text(findings.text()));
-    let message = format!("unknown key {shown}; allowed: {}{}", known.join(", "), did_you_mean(key, known));
+    let message = match T::why_not(key) {
+        Some(why) => format!("of no effect here, as {why}; leave the key out"),
+        None => format!("unknown key {shown}; allowed: {}{}", known.join(", "), did_you_mean(key, known)),
+    };
     findings.add(property.start(), path_of(path, property, findings.text()), message);
 }
 

@@ -4,8 +4,8 @@ use super::complaint::Findings;
 use super::file;
 use super::model::{Config, Key, Queues, Server, Service, Timeouts};
 use super::read::{self, Read};
-use super::service_keys;
 use super::settings;
+use super::tunables::Tunables;
 use crate::director::service::{Family, Fwmark, Weight};
 use jsonc_parser::ast::Value;
 use std::collections::HashMap;
@@ -20,9 +20,7 @@ pub(super) fn config(root: &Value<'_>, findings: &mut Findings<'_>) -> Config {
         part::<file::Timeouts>(root, "timeouts", findings).map(|read| read.written).unwrap_or_default();
     let connections =
         part::<file::Connections>(root, "connections", findings).map(|read| read.written).unwrap_or_default();
-    let tunables = part::<service_keys::Tunables>(root, "tunables", findings)
-        .map(|read| read.written)
-        .unwrap_or_default();
+    let tunables = part::<Tunables>(root, "tunables", findings).map(|read| read.written).unwrap_or_default();
     let queues = part::<file::Queues>(root, "queues", findings);
     let mut known = Known::default();
     let services = read::elements(root, "", "services")

@@ -70,33 +70,6 @@ impl Object for OwnTimeouts {
     const REQUIRED: &'static [&'static str] = &[];
 }
 
-/// Settings of the whole director, by their names under net.ipv4.vs.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Tunables {
-    /// Which connections give way to a SYN from the same port: 0: none; 1: those in TIME_WAIT and CLOSE; 2 and 3: those
-    /// in FIN_WAIT as well, if their replies do not pass the director.
-    pub conn_reuse_mode: ConnReuseMode,
-    /// 1: connections end when their server is removed, and give way to a SYN when its weight is 0.
-    pub expire_nodest_conn: Switch,
-    /// 1: clients do not stay with a server of weight 0.
-    pub expire_quiescent_template: Switch,
-}
-
-impl Object for Tunables {
-    const REQUIRED: &'static [&'static str] = &[];
-}
-
-impl From<Tunables> for director::Tunables {
-    fn from(written: Tunables) -> director::Tunables {
-        director::Tunables {
-            conn_reuse_mode: written.conn_reuse_mode.get(),
-            expire_nodest_conn: written.expire_nodest_conn.get() != 0,
-            expire_quiescent_template: written.expire_quiescent_template.get() != 0,
-        }
-    }
-}
-
 /// What becomes of the connections of a server that is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -156,16 +129,6 @@ number! {
 number! {
     /// Below how many connections a full server may be chosen again.
     LowerThreshold(u32): "a number of connections", 0 to 2147483647; default 0
-}
-
-number! {
-    /// `conn_reuse_mode`.
-    ConnReuseMode(u8): "a mode", 0 to 3; default 1
-}
-
-number! {
-    /// A setting that is off or on.
-    Switch(u8): "a number", 0 to 1; default 0
 }
 
 /// Which bits of a client's address count: a number of the first ones, or (IPv4 only) a mask that says the same.
@@ -259,10 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_those_of_the_director() {
-        assert_eq!(director::Tunables::from(Tunables::default()), director::Tunables::default());
-        let modes = u64::from(director::Tunables::MAX_CONN_REUSE_MODE);
-        assert!(ConnReuseMode::new(modes).is_some() && ConnReuseMode::new(modes + 1).is_none());
+    fn thresholds_are_those_of_the_director() {
         assert_eq!(UpperThreshold::new(u64::from(director::Thresholds::MAX) + 1), None);
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! A request is one line of JSON, a reply one or more. Field names and meanings are stable; fields may be added.
 
-use crate::director::service::{ClientMask, OwnTimeouts, Persistence, ServiceKey, Tunables, VirtualService};
+use crate::director::service::{ClientMask, OwnTimeouts, Persistence, ServiceKey, VirtualService};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -247,25 +248,7 @@ impl From<&OwnTimeouts> for OwnTimeoutsStatus {
 }
 
 /// The settings of the whole director, by their names under `net.ipv4.vs`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TunablesStatus {
-    /// Which connections give way to a SYN from the same port.
-    pub conn_reuse_mode: u8,
-    /// 1: connections end with their server.
-    pub expire_nodest_conn: u8,
-    /// 1: clients do not stay with a server of weight 0.
-    pub expire_quiescent_template: u8,
-}
-
-impl From<&Tunables> for TunablesStatus {
-    fn from(tunables: &Tunables) -> TunablesStatus {
-        TunablesStatus {
-            conn_reuse_mode: tunables.conn_reuse_mode,
-            expire_nodest_conn: tunables.expire_nodest_conn.into(),
-            expire_quiescent_template: tunables.expire_quiescent_template.into(),
-        }
-    }
-}
+pub type TunablesStatus = BTreeMap<String, u32>;
 
 /// A real server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -385,6 +368,9 @@ pub struct Statistics {
     pub connections: usize,
     /// How many there may be.
     pub max_connections: usize,
+    /// Connections and templates that defences have dropped.
+    #[serde(default)]
+    pub dropped_entries: u64,
     /// Packets dropped, by reason.
     pub drops: serde_json::Map<String, Value>,
     /// Counters of all services together, deleted ones included.

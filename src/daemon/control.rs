@@ -101,7 +101,7 @@ impl Control {
             Request::ShowServices {} => to_value(&self.services()),
             Request::ShowQueues {} => to_value(&self.queue_status()),
             Request::ShowStats {} => to_value(&self.statistics()),
-            Request::ShowTunables {} => to_value(&TunablesStatus::from(&self.director.services().tunables)),
+            Request::ShowTunables {} => to_value(&self.tunables()),
             Request::ShowRates {} => to_value(&self.rates()),
             Request::Zero { service } => self.zero(service.as_ref()).map(|()| Value::Null),
             Request::ShowConnections {} | Request::Reload {} => Ok(Value::Null),
@@ -148,14 +148,15 @@ impl Control {
         Ok(())
     }
 
-    /// What has to be done now and then: ends connections, estimates rates, forgets servers removed long ago, puts the
-    /// rules back that a firewall's reload flushed.
+    /// What has to be done now and then: ends connections, defends the table, estimates rates, forgets servers removed
+    /// long ago, puts the rules back that a firewall's reload flushed.
     ///
     /// # Errors
     /// If a worker has ended, which leaves its queue to nobody.
     pub(super) fn tick(&mut self) -> anyhow::Result<()> {
         let now = self.clock.now();
         self.director.handle_timeout(now);
+        self.director.defend(now);
         self.director.estimate(now);
         if self.director.empty_trash(now)
             && let Err(error) = self.tables.update(elements(&self.director.steering(), self.answer_ping))
@@ -214,6 +215,12 @@ impl Control {
         sorted(&self.director.services()).into_iter().map(service_status).collect()
     }
 
+    fn tunables(&self) -> TunablesStatus {
+        let services = self.director.services();
+        let numbers = services.tunables.numbers_now(services.defence.is_short());
+        numbers.into_iter().map(|(name, number)| (name.to_owned(), number)).collect()
+    }
+
     fn rates(&self) -> RateStatus {
         let services = self.director.services();
         RateStatus {
@@ -227,6 +234,7 @@ impl Control {
         Statistics {
             connections,
             max_connections,
+            dropped_entries: self.director.dropped_entries(),
             drops: DropReason::ALL
                 .iter()
                 .map(|&reason| (reason.name().to_owned(), self.director.drops(reason).into()))

@@ -99,7 +99,7 @@ pub(super) fn summary(commands: &[Command], answer_ping: bool) -> Reloaded {
                 changed.insert(*service);
             }
             Command::SetTimeouts(_) => settings.push("timeouts".to_owned()),
-            Command::SetTunables(_) | Command::SetStrictness(_) => settings.push("tunables".to_owned()),
+            Command::SetTunables(_) => settings.push("tunables".to_owned()),
         }
     }
     if answer_ping {

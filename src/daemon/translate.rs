@@ -3,7 +3,7 @@
 //! A request's service and server are put into a configuration document of their own, so that they are checked by
 //! the same rules, and refused with the same words, as a configuration file.
 
-use super::api::{OwnTimeoutsStatus, PersistenceStatus, Request, TunablesStatus};
+use super::api::{OwnTimeoutsStatus, PersistenceStatus, Request};
 use crate::config::{self, Config};
 use crate::director::packet::Transport;
 use crate::director::protocol::Timeouts;
@@ -81,9 +81,14 @@ pub(super) fn commands(request: &Request, current: &Services) -> anyhow::Result<
             Command::SetTimeouts(timeouts(&config.timeouts))
         }
         Request::SetTunables { tunables: changed } => {
-            let mut all = json!(TunablesStatus::from(&current.tunables));
+            let mut all: serde_json::Map<String, Value> = current
+                .tunables
+                .numbers()
+                .into_iter()
+                .map(|(name, number)| (name.to_owned(), number.into()))
+                .collect();
             for (name, value) in changed {
-                all[name] = value.clone();
+                all.insert(name.clone(), value.clone());
             }
             let config = checked(&json!({ "services": [], "tunables": all }), &[])?;
             Command::SetTunables(config.tunables)

@@ -6,7 +6,7 @@
 
 use super::engine::Director;
 use super::marks::Marks;
-use super::protocol::{Strictness, Timeouts};
+use super::protocol::Timeouts;
 use super::scheduler::{self, SchedulerKind};
 use super::service::{
     ForwardMethod, Forwarding, RealServer, ServerId, ServiceCore, ServiceKey, ServiceSettings, Services,
@@ -49,8 +49,6 @@ pub enum Command {
     SetTimeouts(Timeouts),
     /// Changes the settings of the whole director (`sysctl net.ipv4.vs`).
     SetTunables(Tunables),
-    /// Changes what the protocols make of doubtful packets.
-    SetStrictness(Strictness),
 }
 
 /// A virtual service to be made.
@@ -285,6 +283,7 @@ impl Director {
         plan.effects.into_iter().for_each(|effect| effect.apply(seed));
         *state = plan.state;
         self.services.store(Arc::new(plan.services));
+        self.defend_as_tuned();
         self.has_removed.fetch_or(has_removed, Ordering::Relaxed);
     }
 
@@ -326,10 +325,6 @@ impl Plan {
             }
             Command::SetTunables(tunables) => {
                 self.services.tunables = *tunables;
-                Ok(())
-            }
-            Command::SetStrictness(strictness) => {
-                self.services.strictness = *strictness;
                 Ok(())
             }
         }

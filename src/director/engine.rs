@@ -6,10 +6,12 @@
 use super::connection::{
     Connection, ConnectionTable, ConnectionView, Handle, InboundKey, OutboundKey, Shard, TemplateView,
 };
+use super::defence::TableDefence;
 use super::estimation::Estimation;
+use super::icmp_scheduling::Onward;
 use super::packet::{FlowInfo, IcmpErrorInfo, IcmpRewrite, Packet, Parsed, Rewrite, Signal};
 use super::protocol::{Direction, Event, SctpEvent, State, TcpEvent, TcpState};
-use super::scheduling::Unscheduled;
+use super::scheduling::{Unscheduled, connect_once};
 use super::service::{
     Family, ForwardMethod, Fwmark, OnRemove, RealServer, Services, Tunables, VirtualService,
 };
@@ -30,6 +32,7 @@ pub struct Director {
     pub(super) services: ArcSwap<Services>,
     pub(super) changes: super::change::Changes,
     pub(super) estimation: Estimation,
+    pub(super) table_defence: TableDefence,
     pub(super) hasher: TableHasher,
     pub(super) table: ConnectionTable,
     /// Whether servers were removed since that was last looked at.
@@ -45,6 +48,7 @@ impl Director {
             services: ArcSwap::from_pointee(Services::empty(&hasher)),
             changes: super::change::Changes::new(seed),
             estimation: Estimation::default(),
+            table_defence: TableDefence::new(seed),
             table: ConnectionTable::new(limits.max_connections, &hasher),
             hasher,
             has_removed: AtomicBool::new(false),
@@ -63,7 +67,7 @@ impl Director {
             }
             Parsed::Flow(flow) => self.handle_flow(now, &services, meta.mark, &mut packet, &flow),
             Parsed::IcmpError(error) => {
-                self.handle_icmp_error(now, &services, meta.hook, &mut packet, &error)
+                self.handle_icmp_error(now, &services, (meta.hook, meta.mark), &mut packet, &error)
             }
             Parsed::Other => Ok(Verdict::Accept),
         });
@@ -152,15 +156,18 @@ impl Director {
         if !is_request && let Some(verdict) = self.connect_out(now, services, packet, flow)? {
             return Ok(verdict);
         }
-        let starts = event(flow).is_some_and(|event| event.starts_connection(services.strictness));
+        let starts = event(flow).is_some_and(|event| event.starts_connection(services.strictness()));
         let service = marked.or_else(|| services.find(flow.transport, flow.destination));
         let Some(service) = service.filter(|_| starts) else {
-            if let Some(verdict) = one_packet_reply(services, flow) {
+            if let Some(verdict) = one_packet_reply(services, flow).or_else(|| stray_reply(services, flow)) {
                 return Ok(verdict);
             }
             // A mark is no address of ours: what it does not serve may be anybody's.
             return Ok(if is_virtual { Verdict::Refuse(Refusal::NotServed) } else { Verdict::Accept });
         };
+        if services.defence.drops_packet() {
+            return Err(DropReason::DropPacket);
+        }
         if service.settings.one_packet && flow.signal == Signal::Udp {
             return self.forward_once(now, services, service, &key, packet, flow);
         }
@@ -223,6 +230,7 @@ impl Director {
     ) -> Result<Verdict, DropReason> {
         let connection = shard.get_mut(handle);
         connection.count_in(flow.len);
+        connection.note_packet();
         connection.answers_elsewhere = false;
         advance(connection, services, Direction::Input, flow);
         let unchanged = unchanged(connection);
@@ -256,9 +264,11 @@ impl Director {
             Ok(placement) => placement,
             Err(unscheduled) => return unscheduled.verdict(),
         };
-        let connection = Connection::new(key, placement, Arc::clone(&service.core));
-        connection.count_once();
+        let connection = connect_once(key, service, placement);
         connection.count_in(flow.len);
+        if let Some(controller) = &connection.controller {
+            controller.template().note_packet();
+        }
         if let Some(verdict) = unchanged(&connection) {
             return Ok(verdict);
         }
@@ -346,7 +356,7 @@ impl Director {
         &self,
         now: Time,
         services: &Services,
-        hook: Hook,
+        (hook, mark): (Hook, Option<Fwmark>),
         packet: &mut Packet<'_>,
         error: &IcmpErrorInfo,
     ) -> Result<Verdict, DropReason> {
@@ -361,7 +371,10 @@ impl Director {
             Hook::Output => self.handle_error_about_routed(now, services, packet, error)?,
             Hook::Prerouting | Hook::Late => None,
         };
-        Ok(routed.unwrap_or(Verdict::Accept))
+        match routed {
+            Some(verdict) => Ok(verdict),
+            None => self.schedule_error(now, services, (hook, mark), packet, error),
+        }
     }
 
     /// An error about a packet that a client got in the name of a virtual address, from us or from the server: on to
@@ -377,26 +390,11 @@ impl Director {
             client: error.embedded_destination,
             virtual_address: error.embedded_source,
         };
-        let shard = self.table.shard(key.client.ip());
+        let mut shard = self.table.shard(key.client.ip());
         let Some(handle) = shard.find_inbound(&key, now) else { return Ok(None) };
-        let connection = shard.get(handle);
-        connection.count_in(error.len);
-        if let Some(verdict) = unchanged(connection) {
-            return Ok(Some(verdict));
-        }
-        let source = connection.request_source();
-        let server = connection.server_address();
-        let rewrite = IcmpRewrite {
-            destination: Some(server.ip()),
-            embedded_source: Some(server),
-            embedded_destination: connection
-                .translates_client_port()
-                .then(|| connection.server_side_client()),
-            ..IcmpRewrite::default()
-        };
+        let onward = Onward::to_server(shard.get_mut(handle), error);
         drop(shard);
-        let rewritten = packet.rewrite_icmp_error(error, rewrite)?;
-        Ok(Some(Verdict::Forward { rewritten: Some(rewritten), source }))
+        onward.send(packet, error).map(Some)
     }
 
     /// An error about a packet that we sent to a server for a client: on to the client.
@@ -482,7 +480,7 @@ impl Director {
 }
 
 /// What becomes of a connection's packets, in both directions, where nothing is translated.
-fn unchanged(connection: &Connection) -> Option<Verdict> {
+pub(super) fn unchanged(connection: &Connection) -> Option<Verdict> {
     match connection.route() {
         Some(route) => Some(Verdict::Route(route)),
         None if connection.is_nat() => None,
@@ -515,6 +513,19 @@ fn one_packet_reply(services: &Services, flow: &FlowInfo) -> Option<Verdict> {
     service.core.stats.count_out(flow.len);
     service.core.total.count_out(flow.len);
     Some(Verdict::Forward { rewritten: None, source: Some(service.core.source) })
+}
+
+/// What becomes of a packet from where a server is reached by NAT, of no connection, if the server is to be told
+/// (`nat_icmp_send`).
+fn stray_reply(services: &Services, flow: &FlowInfo) -> Option<Verdict> {
+    let ends = match flow.signal {
+        Signal::Tcp(flags) => flags.rst(),
+        Signal::Sctp(_) => event(flow) == Some(Event::Sctp(SctpEvent::Abort)),
+        Signal::Udp => false,
+        Signal::Ipsec => true,
+    };
+    let is_told = !ends && services.tells_strays(flow.transport, flow.source);
+    is_told.then_some(Verdict::Refuse(Refusal::NoServer))
 }
 
 /// The virtual address that a datagram was sent to before it was routed to a server of a one-packet service, going by
@@ -571,7 +582,7 @@ fn advance(connection: &mut Connection, services: &Services, direction: Directio
         connection.flags.remove(ConnFlags::NOOUTPUT);
     }
     let timeouts = services.timeouts_of(&connection.service);
-    let step = connection.state.advance(direction, event, services.strictness, &timeouts);
+    let step = connection.state.advance(direction, event, services.strictness(), &timeouts);
     connection.state = step.state;
     connection.set_timeout(step.timeout);
     if let Some(controller) = connection.controller.as_ref().filter(|_| step.assures) {

@@ -14,23 +14,35 @@ const EARLY: Duration = Duration::from_millis(100);
 /// When the next samples are due.
 #[derive(Debug, Default)]
 pub(super) struct Estimation {
-    due: Mutex<Time>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    due: Time,
+    /// Whether `run_estimation` was 0, so that what has been counted since the last samples was in no two seconds.
+    is_suspended: bool,
 }
 
 impl Director {
     /// Brings the rates of services, servers and of everything up to date if two seconds have passed. Call it every
-    /// second, or more often.
+    /// second, or more often. While the tunable `run_estimation` is off, rates stay as they are.
     ///
     /// Removed servers are left out until they come back (`ip_vs_stop_estimator`).
     pub fn estimate(&self, now: Time) {
-        let mut due = self.estimation.due.lock().unwrap_or_else(PoisonError::into_inner);
-        if now < *due {
+        let mut state = self.estimation.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if now < state.due {
             return;
         }
-        *due = now + (PERIOD - EARLY);
+        state.due = now + (PERIOD - EARLY);
         let services = self.services();
-        services.total.sample();
-        services.iter().flat_map(all_stats).for_each(Stats::sample);
+        let runs = services.tunables.run_estimation;
+        let was_suspended = std::mem::replace(&mut state.is_suspended, !runs);
+        if runs {
+            let sample = if was_suspended { Stats::resume } else { Stats::sample };
+            sample(&services.total);
+            services.iter().flat_map(all_stats).for_each(sample);
+        }
     }
 
     /// Sets counters and rates to zero (`ipvsadm -Z`): of one service and its servers, or of all of them and the total.

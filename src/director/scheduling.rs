@@ -55,6 +55,7 @@ impl Director {
         service: &VirtualService,
         payload: &[u8],
     ) -> Result<Handle, Unscheduled> {
+        self.make_room(now, services, shard, key, service);
         let placement = self.place(now, &services.tunables, key, service, payload)?;
         Ok(self.connect(now, shard, key, service, placement)?)
     }
@@ -162,6 +163,13 @@ impl Director {
             })
             .ok_or(DropReason::PortsExhausted)
     }
+}
+
+/// The connection of one datagram, which ends as it begins, to where `placement` says. Counts it.
+pub(super) fn connect_once(key: &InboundKey, service: &VirtualService, placement: Placement) -> Connection {
+    let connection = Connection::new(key, placement, Arc::clone(&service.core));
+    connection.count_once();
+    connection
 }
 
 /// The server that the scheduler chooses. If there is none, a packet that was only thought to be FTP's data is as good

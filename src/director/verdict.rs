@@ -125,6 +125,10 @@ drop_reasons! {
     TableFull = "table_full",
     /// A first packet in which the service's persistence engine finds no Call-ID.
     NoCallId = "no_call_id",
+    /// An ICMP error that was to be scheduled, for a service without an available server (`schedule_icmp`).
+    NoServer = "no_server",
+    /// One of the packets that would have made connections, dropped against a flood (`drop_packet`).
+    DropPacket = "drop_packet",
     /// Every port that could stand in for the client's towards a shared server is taken.
     PortsExhausted = "ports_exhausted",
 }

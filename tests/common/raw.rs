@@ -8,6 +8,8 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 pub(crate) const SCTP: u8 = 132;
 pub(crate) const ESP: u8 = 50;
 pub(crate) const AH: u8 = 51;
+/// Sockets of this protocol send packets as they are, IP header included.
+pub(crate) const WHOLE_PACKETS: u8 = 255;
 
 /// What a node sends and receives of one protocol, from the transport header on.
 pub(crate) struct Raw(UdpSocket);

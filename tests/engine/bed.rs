@@ -5,7 +5,7 @@ use etherparse::{IpNumber, PacketBuilder, SlicedPacket, TransportSlice};
 use nfvs::director::packet::Transport;
 use nfvs::director::scheduler::SchedulerKind;
 use nfvs::director::service::{
-    Family, ForwardMethod, Fwmark, RealServer, ServiceKey, ServiceSettings, Weight,
+    Family, ForwardMethod, Fwmark, RealServer, ServiceKey, ServiceSettings, Tunables, Weight,
 };
 use nfvs::director::{
     Command, Director, Hook, Limits, PacketMeta, ReplySource, Route, ServerSpec, ServiceSpec, Time, Verdict,
@@ -101,6 +101,10 @@ impl Bed {
         let key = key(transport, address);
         let spec = ServiceSpec { key, name: key.to_string(), scheduler, settings, servers };
         self.director.apply(&[Command::AddService(spec)]).unwrap();
+    }
+
+    pub(crate) fn tune(&self, tunables: Tunables) {
+        self.director.apply(&[Command::SetTunables(tunables)]).unwrap();
     }
 
     pub(crate) fn pass(&mut self, seconds: u64) {

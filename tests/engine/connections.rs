@@ -1,10 +1,11 @@
 //! Connections: made, found both ways, ended.
 
 use crate::bed::{ACK, Bed, FIN, INIT, INIT_ACK, RST, SYN, key, tcp, unreachable};
+use nfvs::director::defence::DefenceMode;
 use nfvs::director::packet::Transport::{Sctp, Tcp, Udp};
-use nfvs::director::protocol::Strictness;
 use nfvs::director::scheduler::SchedulerKind::{Rr, Wlc};
-use nfvs::director::{Command, DropReason, Refusal, Verdict};
+use nfvs::director::service::Tunables;
+use nfvs::director::{DropReason, Refusal, Verdict};
 
 /// A virtual address, its client and its servers, in both families.
 const FAMILIES: [(&str, &str, [&str; 3]); 2] = [
@@ -85,8 +86,8 @@ fn what_fits_no_service_or_no_connection_is_refused() {
 #[test]
 fn where_rules_are_sloppy_a_connection_starts_in_its_middle_but_not_with_a_reset() {
     let bed = Bed::serving(Tcp, "10.0.0.100:80", Rr, &["10.0.2.11:80"]);
-    let sloppy = Strictness { sloppy_tcp: true, ..Strictness::default() };
-    bed.director.apply(&[Command::SetStrictness(sloppy)]).unwrap();
+    let sloppy = Tunables { sloppy_tcp: true, ..Tunables::default() };
+    bed.tune(sloppy);
     let reset = bed.tcp("10.0.1.2:4000", "10.0.0.100:80", RST | ACK);
     assert_eq!(reset.verdict, Verdict::Refuse(Refusal::NotServed));
     assert_eq!(bed.tcp("10.0.1.2:4000", "10.0.0.100:80", ACK).destination(), "10.0.2.11:80");
@@ -96,13 +97,13 @@ fn where_rules_are_sloppy_a_connection_starts_in_its_middle_but_not_with_a_reset
 #[test]
 fn under_attack_a_client_alone_makes_no_connection_last() {
     let bed = Bed::serving(Tcp, "10.0.0.100:80", Rr, &["10.0.2.11:80"]);
-    let secure = Strictness { secure_tcp: true, ..Strictness::default() };
-    bed.director.apply(&[Command::SetStrictness(secure)]).unwrap();
+    let secure = Tunables { secure_tcp: DefenceMode::Always, ..Tunables::default() };
+    bed.tune(secure);
     bed.tcp("10.0.1.2:4000", "10.0.0.100:80", SYN);
     bed.tcp("10.0.1.2:4000", "10.0.0.100:80", ACK);
     assert!(bed.states()[0].contains("SYN_RECV 60"), "{:?}", bed.states());
     // Off again, the next packet goes by the usual tables.
-    bed.director.apply(&[Command::SetStrictness(Strictness::default())]).unwrap();
+    bed.tune(Tunables::default());
     bed.tcp("10.0.1.2:4000", "10.0.0.100:80", ACK);
     assert!(bed.states()[0].contains("ESTABLISHED 900"), "{:?}", bed.states());
 }

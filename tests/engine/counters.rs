@@ -3,7 +3,7 @@
 use crate::bed::{ACK, Bed, SYN, key, server, tcp, udp, unreachable};
 use nfvs::director::packet::Transport::{Tcp, Udp};
 use nfvs::director::scheduler::SchedulerKind::Rr;
-use nfvs::director::service::{Rates, ServiceKey, Stats, StatsSnapshot};
+use nfvs::director::service::{Rates, ServiceKey, Stats, StatsSnapshot, Tunables};
 use nfvs::director::{Command, CommandError, DropReason, Verdict};
 use std::time::Duration;
 
@@ -152,6 +152,33 @@ fn rates_are_sampled_every_two_seconds_and_fade() {
     tick(&mut bed, 120);
     assert_eq!(rates(&bed, |services| &services.total), Rates::default());
     assert_eq!(total(&bed).conns, 200, "counters stay");
+}
+
+#[test]
+fn suspended_rates_stay_and_go_on_without_what_was_counted_meanwhile() {
+    let mut bed = Bed::serving(Tcp, WEB, Rr, &[SERVER]);
+    let run = |run_estimation| Tunables { run_estimation, ..Tunables::default() };
+    let connect = |bed: &Bed, ports: std::ops::Range<u16>| {
+        for port in ports {
+            bed.tcp(&format!("10.0.1.2:{port}"), WEB, SYN);
+        }
+    };
+    bed.director.estimate(bed.now);
+    connect(&bed, 1000..1200);
+    tick(&mut bed, 2);
+    let first = rates(&bed, |services| &services.total);
+    assert_eq!(first.conns, 25);
+    bed.tune(run(false));
+    connect(&bed, 2000..9000);
+    tick(&mut bed, 60);
+    assert_eq!(rates(&bed, |services| &services.total), first);
+    bed.tune(run(true));
+    tick(&mut bed, 2);
+    assert_eq!(rates(&bed, |services| &services.total), first, "7,000 in a minute are none in two seconds");
+    connect(&bed, 10_000..10_200);
+    tick(&mut bed, 2);
+    assert_eq!(rates(&bed, |services| &services.total).conns, 44);
+    assert_eq!(total(&bed).conns, 7400, "counters do not stop");
 }
 
 /// A tick that comes a little early is taken; so are ticks that come often.

@@ -5,10 +5,12 @@ mod connections;
 mod counters;
 #[path = "../../nft-rules/tests/common/crc32c.rs"]
 mod crc32c;
+mod defence;
 mod direct_routing;
 mod errors;
 mod forwarding;
 mod ftp;
+mod icmp;
 mod ipsec;
 mod marks;
 mod one_packet;

@@ -159,7 +159,7 @@ fn a_template_leads_to_its_server_whatever_its_weight() {
     assert_eq!(bed.tcp("10.0.1.2:2", VIP, SYN).destination(), first, "weight 0");
 
     let quiescent = Tunables { expire_quiescent_template: true, ..Tunables::default() };
-    bed.director.apply(&[Command::SetTunables(quiescent)]).unwrap();
+    bed.tune(quiescent);
     let next = bed.tcp("10.0.1.2:3", VIP, SYN).destination();
     assert_ne!(next, first, "expire_quiescent_template");
     assert_eq!(bed.tcp("10.0.1.2:4", VIP, SYN).destination(), next, "the new template counts");

@@ -2,6 +2,7 @@
 
 use crate::bed::{ACK, Bed, FIN, RST, SYN, key, marked, raw, sctp, server, tcp, udp, unreachable};
 use etherparse::IpNumber;
+use nfvs::director::defence::DefenceMode;
 use nfvs::director::packet::Transport::{Sctp, Tcp, Udp};
 use nfvs::director::scheduler::SchedulerKind;
 use nfvs::director::service::{
@@ -186,6 +187,7 @@ fn everything_at_once_keeps_the_books_right() {
             }
             8..10 => {
                 bed.pass(random.u64(..400));
+                bed.director.defend(bed.now);
                 bed.director.empty_trash(bed.now);
             }
             10..100 => drop(bed.handle(&mut tcp(chosen, &client, random.u8(..32), b""))),
@@ -223,7 +225,20 @@ fn tunables(random: &mut fastrand::Rng) -> Tunables {
         conn_reuse_mode: random.u8(..4),
         expire_nodest_conn: random.bool(),
         expire_quiescent_template: random.bool(),
+        am_droprate: random.u32(..4),
+        amemthresh: random.u32(..4000),
+        drop_entry: mode(random),
+        drop_packet: mode(random),
+        nat_icmp_send: random.bool(),
+        schedule_icmp: random.bool(),
+        secure_tcp: mode(random),
+        sloppy_tcp: random.bool(),
+        ..Tunables::default()
     }
+}
+
+fn mode(random: &mut fastrand::Rng) -> DefenceMode {
+    [DefenceMode::Off, DefenceMode::Automatic, DefenceMode::Always][random.usize(..3)]
 }
 
 #[test]

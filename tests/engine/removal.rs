@@ -17,10 +17,6 @@ fn on_remove(on_remove: OnRemove) -> ServiceSettings {
     ServiceSettings { on_remove: Some(on_remove), ..ServiceSettings::default() }
 }
 
-fn tune(bed: &Bed, tunables: Tunables) {
-    bed.director.apply(&[Command::SetTunables(tunables)]).unwrap();
-}
-
 fn remove(bed: &Bed, transport: nfvs::director::packet::Transport, address: &str) {
     bed.director.apply(&[Command::DeleteServer(key(transport, VIP), address.parse().unwrap())]).unwrap();
 }
@@ -148,7 +144,7 @@ fn a_mark_resets_by_what_its_rules_can_say() {
 #[test]
 fn expire_nodest_conn_ends_connections_with_their_server() {
     let (mut bed, to) = established(ServiceSettings::default());
-    tune(&bed, Tunables { expire_nodest_conn: true, ..Tunables::default() });
+    bed.tune(Tunables { expire_nodest_conn: true, ..Tunables::default() });
     remove(&bed, Tcp, &to);
     assert_eq!(bed.tcp(CLIENT, VIP, ACK).verdict, REFUSED, "a packet that comes first");
     assert_ne!(bed.tcp(CLIENT, VIP, SYN).destination(), to);
@@ -171,7 +167,7 @@ fn expire_nodest_conn_ends_templates_with_their_server() {
     };
     let settings = ServiceSettings { persistence: Some(persistence), ..ServiceSettings::default() };
     let (mut bed, to) = established(settings);
-    tune(&bed, Tunables { expire_nodest_conn: true, ..Tunables::default() });
+    bed.tune(Tunables { expire_nodest_conn: true, ..Tunables::default() });
     bed.tcp("10.0.1.9:1", VIP, SYN);
     assert_eq!(bed.director.connection_count().0, 4);
     remove(&bed, Tcp, &to);
@@ -185,7 +181,7 @@ fn without_the_tunable_nothing_ends_and_nothing_is_made_up_for_later() {
     let (mut bed, to) = established(ServiceSettings::default());
     remove(&bed, Tcp, &to);
     bed.pass(1);
-    tune(&bed, Tunables { expire_nodest_conn: true, ..Tunables::default() });
+    bed.tune(Tunables { expire_nodest_conn: true, ..Tunables::default() });
     bed.pass(1);
     assert_eq!(bed.director.connection_count().0, 1);
 }
@@ -194,7 +190,7 @@ fn without_the_tunable_nothing_ends_and_nothing_is_made_up_for_later() {
 fn a_syn_leaves_a_drained_server_with_expire_nodest_conn_only() {
     for expire_nodest_conn in [false, true] {
         let (bed, to) = established(ServiceSettings::default());
-        tune(&bed, Tunables { expire_nodest_conn, ..Tunables::default() });
+        bed.tune(Tunables { expire_nodest_conn, ..Tunables::default() });
         bed.director.apply(&[Command::EditServer(key(Tcp, VIP), server(&to, 0))]).unwrap();
         assert_eq!(bed.tcp(CLIENT, VIP, ACK).destination(), to, "the connection goes on");
         assert_eq!(bed.tcp(CLIENT, VIP, SYN).destination() != to, expire_nodest_conn);
@@ -207,7 +203,7 @@ fn a_syn_leaves_a_drained_server_with_expire_nodest_conn_only() {
 fn conn_reuse_mode_2_replaces_what_is_half_seen() {
     for conn_reuse_mode in 0..=Tunables::MAX_CONN_REUSE_MODE {
         let bed = Bed::serving(Tcp, VIP, Rr, &[]);
-        tune(&bed, Tunables { conn_reuse_mode, ..Tunables::default() });
+        bed.tune(Tunables { conn_reuse_mode, ..Tunables::default() });
         for address in SERVERS {
             let direct = ServerSpec { forward: ForwardMethod::Dr, ..server(address, 1) };
             bed.director.apply(&[Command::AddServer(key(Tcp, VIP), direct)]).unwrap();
@@ -228,14 +224,14 @@ fn conn_reuse_mode_2_replaces_what_is_half_seen() {
 fn conn_reuse_mode_says_which_connections_a_syn_replaces() {
     for conn_reuse_mode in 0..=Tunables::MAX_CONN_REUSE_MODE {
         let (bed, to) = established(ServiceSettings::default());
-        tune(&bed, Tunables { conn_reuse_mode, ..Tunables::default() });
+        bed.tune(Tunables { conn_reuse_mode, ..Tunables::default() });
         bed.tcp(&to, CLIENT, FIN | ACK);
         assert!(bed.states()[0].contains(" FIN_WAIT "), "{:?}", bed.states());
         assert_eq!(bed.tcp(CLIENT, VIP, SYN).destination(), to, "mode {conn_reuse_mode}");
 
         for end in [FIN | ACK, RST] {
             let (bed, to) = established(ServiceSettings::default());
-            tune(&bed, Tunables { conn_reuse_mode, ..Tunables::default() });
+            bed.tune(Tunables { conn_reuse_mode, ..Tunables::default() });
             bed.tcp(&to, CLIENT, FIN | ACK);
             bed.tcp(CLIENT, VIP, end);
             let next = bed.tcp(CLIENT, VIP, SYN | ACK).destination();

@@ -263,7 +263,7 @@ fn expire_nodest_conn_ends_routed_connections_with_their_server() {
     let service = at(vip, 80);
     let mut bed = serving(Tcp, &service, persistent(client), [first, second]);
     let tunables = Tunables { expire_nodest_conn: true, ..Tunables::default() };
-    bed.director.apply(&[Command::SetTunables(tunables)]).unwrap();
+    bed.tune(tunables);
     bed.tcp(&at(client, 1), &service, SYN);
     let gone = Command::DeleteServer(key(Tcp, &service), at(first, 80).parse().unwrap());
     bed.director.apply(&[gone]).unwrap();

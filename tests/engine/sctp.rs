@@ -2,9 +2,9 @@
 
 use crate::bed::{Bed, INIT, INIT_ACK};
 use nfvs::director::packet::Transport::Sctp;
-use nfvs::director::protocol::Strictness;
 use nfvs::director::scheduler::SchedulerKind::Rr;
-use nfvs::director::{Command, Refusal, Verdict};
+use nfvs::director::service::Tunables;
+use nfvs::director::{Refusal, Verdict};
 
 const DATA: u8 = 0;
 const ABORT: u8 = 6;
@@ -61,8 +61,8 @@ fn only_an_init_starts_an_association() {
 #[test]
 fn where_rules_are_sloppy_everything_starts_one_but_an_abort() {
     let bed = Bed::serving(Sctp, VIP, Rr, &SERVERS);
-    let sloppy = Strictness { sloppy_sctp: true, ..Strictness::default() };
-    bed.director.apply(&[Command::SetStrictness(sloppy)]).unwrap();
+    let sloppy = Tunables { sloppy_sctp: true, ..Tunables::default() };
+    bed.tune(sloppy);
     assert_eq!(bed.sctp(CLIENT, VIP, ABORT).verdict, Verdict::Refuse(Refusal::NotServed));
     assert_eq!(bed.sctp(CLIENT, VIP, DATA).destination(), SERVERS[1]);
     assert!(bed.states()[0].contains("ESTABLISHED 900 0x0000"), "{:?}", bed.states());

@@ -188,7 +188,6 @@ fn say(command: &Command) -> String {
             let [tcp, tcp_fin, udp] = [timeouts.tcp, timeouts.tcp_fin, timeouts.udp].map(|t| t.as_secs());
             format!("timeouts {tcp} {tcp_fin} {udp}")
         }
-        Command::SetStrictness(strictness) => format!("{strictness:?}"),
     }
 }
 

@@ -1,5 +1,6 @@
 use super::super::control::service_status;
 use super::*;
+use crate::director::defence::DefenceMode;
 use crate::director::service::{Family, Fwmark, Tunables};
 use crate::director::{Director, Limits};
 
@@ -128,7 +129,13 @@ fn tunables_keep_what_is_not_named() {
         |tunables: Value| ask(&director, json!({ "command": "set-tunables", "tunables": tunables })).unwrap();
     set(json!({ "conn_reuse_mode": 3 }));
     set(json!({ "expire_nodest_conn": 1 }));
-    let expected = Tunables { conn_reuse_mode: 3, expire_nodest_conn: true, ..Tunables::default() };
+    set(json!({ "secure_tcp": 2 }));
+    let expected = Tunables {
+        conn_reuse_mode: 3,
+        expire_nodest_conn: true,
+        secure_tcp: DefenceMode::Automatic,
+        ..Tunables::default()
+    };
     assert_eq!(director.services().tunables, expected);
 }
 
@@ -191,9 +198,9 @@ fn what_cannot_be_is_refused_with_its_place() {
              key out",
         ),
         (
-            json!({ "command": "set-tunables", "tunables": { "sloppy_tcp": 1 } }),
-            "tunables.sloppy_tcp: unknown key \"sloppy_tcp\"; allowed: conn_reuse_mode, expire_nodest_conn, \
-             expire_quiescent_template",
+            json!({ "command": "set-tunables", "tunables": { "sync_threshold": 3 } }),
+            "tunables.sync_threshold: of no effect here, as this version of nfvs does not synchronise connections with \
+             another director; leave the key out",
         ),
     ] {
         let error = ask(&director, request.clone()).expect_err("it cannot be").to_string();

@@ -52,6 +52,14 @@ impl<T> Arena<T> {
         value
     }
 
+    /// The entry under a number that may have been removed.
+    pub(super) fn find(&self, index: u32) -> Option<&T> {
+        match self.chunks.get(index as usize / CHUNK)?.get(index as usize % CHUNK)? {
+            Slot::Used(value) => Some(value),
+            Slot::Free { .. } => None,
+        }
+    }
+
     pub(super) fn get(&self, index: u32) -> &T {
         let Slot::Used(value) = &self.chunks[index as usize / CHUNK][index as usize % CHUNK] else {
             panic!("entry {index} is not in use")
@@ -65,11 +73,19 @@ impl<T> Arena<T> {
     }
 
     pub(super) fn indices(&self) -> impl Iterator<Item = u32> + '_ {
-        self.chunks.iter().enumerate().flat_map(|(number, chunk)| {
-            chunk.iter().enumerate().filter_map(move |(offset, slot)| match slot {
-                Slot::Used(_) => Some((number * CHUNK + offset) as u32),
-                Slot::Free { .. } => None,
-            })
+        (0..self.chunks.len()).flat_map(|chunk| self.indices_of(chunk))
+    }
+
+    /// How many chunks there are.
+    pub(super) fn chunks(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// The numbers in use in a chunk, which must be there.
+    pub(super) fn indices_of(&self, chunk: usize) -> impl Iterator<Item = u32> + '_ {
+        self.chunks[chunk].iter().enumerate().filter_map(move |(offset, slot)| match slot {
+            Slot::Used(_) => Some((chunk * CHUNK + offset) as u32),
+            Slot::Free { .. } => None,
         })
     }
 

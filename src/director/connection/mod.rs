@@ -6,11 +6,13 @@
 //! server; where the director does not translate, the server answers in the name of the virtual address).
 
 mod arena;
+mod drop_entry;
 mod shard;
 mod table;
 mod templates;
 mod wheel;
 
+pub use drop_entry::DropEntry;
 pub use shard::{Handle, Shard};
 pub use table::ConnectionTable;
 pub use templates::{
@@ -82,6 +84,7 @@ pub struct Connection {
     /// The server has answered a packet that did not come through the director: until the client sends another one
     /// here, the server's packets are none of ours.
     pub answers_elsewhere: bool,
+    packets: u8,
     timeout_millis: u32,
     /// The real server that has it.
     pub server: Arc<RealServer>,
@@ -114,6 +117,7 @@ impl Connection {
             },
             flags,
             answers_elsewhere: false,
+            packets: 0,
             timeout_millis: millis(NEW_CONNECTION_TIMEOUT),
             server,
             service,
@@ -256,6 +260,16 @@ impl Connection {
     /// Changes how long the connection lasts without a packet; 49 days at most.
     pub fn set_timeout(&mut self, timeout: Duration) {
         self.timeout_millis = millis(timeout);
+    }
+
+    /// How many packets of the client's the connection has passed on (`in_pkts`); 255: or more.
+    pub fn packets(&self) -> u8 {
+        self.packets
+    }
+
+    /// Notes that a packet of the client's is passed on.
+    pub fn note_packet(&mut self) {
+        self.packets = self.packets.saturating_add(1);
     }
 
     /// Counts the connection itself, for server, service and total (`ip_vs_conn_stats`).

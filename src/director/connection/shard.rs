@@ -1,6 +1,7 @@
 //! One shard of the connection table.
 
 use super::arena::Arena;
+use super::drop_entry::{Age, DropEntry, Worth};
 use super::templates::{EXTENSION, extended};
 use super::wheel::{Timed, Timer, Wheel};
 use super::{Connection, ConnectionView, InboundKey, OutboundKey};
@@ -177,6 +178,36 @@ impl Shard {
         let is_orphan = |entry: &u32| !self.get(Handle(*entry)).server.is_available();
         let orphans: Vec<u32> = self.arena.indices().filter(is_orphan).collect();
         orphans.into_iter().map(|entry| self.take(Handle(entry))).collect()
+    }
+
+    /// How many parts [`take_dropped`](Shard::take_dropped) tells apart.
+    pub(super) fn parts(&self) -> usize {
+        self.arena.chunks()
+    }
+
+    /// Takes out of one part what is dropped under attack.
+    pub(super) fn take_dropped(&mut self, part: usize, choice: &mut DropEntry, now: Time) -> Vec<Connection> {
+        let is_dropped = |entry: &u32| {
+            let Entry { connection, timer } = self.arena.get(*entry);
+            let age = Age {
+                timeout: connection.timeout(),
+                deadline: timer.deadline(),
+                packets: connection.packets(),
+            };
+            choice.drops(Worth::of(connection.state), age, now)
+        };
+        let dropped: Vec<u32> = self.arena.indices_of(part).filter(is_dropped).collect();
+        dropped.into_iter().map(|entry| self.take(Handle(entry))).collect()
+    }
+
+    /// Takes out the half-open connection that has been silent for longest, in the part that `choice` leads to: who is
+    /// about to answer is not among the oldest of many.
+    pub(super) fn take_half_open(&mut self, choice: u64) -> Option<Connection> {
+        let part = (choice as usize).checked_rem(self.parts())?;
+        let is_half_open = |entry: &u32| Worth::of(self.get(Handle(*entry)).state) == Worth::Nothing;
+        let deadline = |entry: &u32| self.arena.get(*entry).timer.deadline();
+        let oldest = self.arena.indices_of(part).filter(is_half_open).min_by_key(deadline)?;
+        Some(self.take(Handle(oldest)))
     }
 
     /// What the shard holds, for people.

@@ -1,10 +1,10 @@
 //! The connection table: shards, its bound, and the counters of real servers that follow from it.
 
 use super::{
-    Connection, ConnectionView, Handle, Shard, Template, TemplateHandle, TemplateKey, TemplateShard,
-    TemplateView,
+    Connection, ConnectionView, DropEntry, Handle, Shard, Template, TemplateHandle, TemplateKey,
+    TemplateShard, TemplateView,
 };
-use crate::director::service::{RealServer, ServerId};
+use crate::director::service::{RealServer, ServerId, ServiceCore};
 use crate::director::{TableHasher, Time};
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -126,6 +126,48 @@ impl ConnectionTable {
         }
     }
 
+    /// Drops what is worth least in a random thirty-second of the table (`ip_vs_random_dropentry`), and says how many
+    /// entries that were. `is_one_packet` tells of which services templates count packets.
+    pub fn drop_entries(
+        &self,
+        choice: &mut DropEntry,
+        is_one_packet: impl Fn(&ServiceCore) -> bool,
+        now: Time,
+    ) -> usize {
+        let mut count = 0;
+        for shard in &self.shards {
+            let parts = choice.parts(lock(shard).parts());
+            for part in parts {
+                let dropped = lock(shard).take_dropped(part, choice, now);
+                count +=
+                    dropped.into_iter().map(|connection| self.drop_connection(connection)).sum::<usize>();
+            }
+        }
+        for shard in &self.templates {
+            let parts = choice.parts(lock(shard).parts());
+            for part in parts {
+                let dropped = lock(shard).take_dropped(part, choice, &is_one_packet, now);
+                count += dropped.len();
+                dropped.iter().for_each(|template| self.template_ended(template));
+            }
+        }
+        count
+    }
+
+    /// Makes room in a full table for `wanted` entries, as far as a half-open connection of `shard` or two can make it,
+    /// which `choice` leads to. Says how many entries gave way.
+    pub fn make_room(&self, shard: &mut Shard, wanted: usize, choice: u64) -> usize {
+        let mut count = 0;
+        for attempt in 0..wanted as u64 {
+            if self.len() + wanted <= self.max {
+                break;
+            }
+            let found = shard.take_half_open(choice.wrapping_add(attempt));
+            count += found.map_or(0, |connection| self.drop_connection(connection));
+        }
+        count
+    }
+
     /// The connections for people, a shard at a time.
     pub fn views(&self, now: Time) -> impl Iterator<Item = Vec<ConnectionView>> + '_ {
         self.shards.iter().map(move |shard| lock(shard).views(now))
@@ -194,6 +236,19 @@ impl ConnectionTable {
             return None;
         }
         Some(())
+    }
+
+    /// Ends a connection, and the template that it alone was made from unless that has come to something
+    /// (`ip_vs_conn_del`). Says how many entries that were.
+    fn drop_connection(&self, mut connection: Connection) -> usize {
+        self.ended(&connection);
+        let Some(controller) = connection.controller.take() else { return 1 };
+        let template = Arc::clone(controller.template());
+        drop(controller);
+        let Some(clients) = template.home().filter(|_| template.is_forsaken()) else { return 1 };
+        let taken = self.templates(clients).take_forsaken(&template);
+        taken.iter().for_each(|template| self.template_ended(template));
+        1 + usize::from(taken.is_some())
     }
 
     fn template_ended(&self, template: &Template) {

@@ -6,6 +6,7 @@
 //! What a connection needs of it afterwards, counting and assuring, takes no lock.
 
 use super::arena::Arena;
+use super::drop_entry::{Age, DropEntry, Worth};
 use super::wheel::{Timed, Timer, Wheel};
 use crate::director::packet::Transport;
 use crate::director::service::{Fwmark, PersistenceEngine, RealServer, ServiceCore};
@@ -14,7 +15,7 @@ use hashbrown::HashTable;
 use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 use sync_proto::ConnFlags;
 
@@ -68,6 +69,15 @@ pub struct Template {
     /// Connections that were made from it and have not ended (`n_control`).
     controls: AtomicU32,
     assured: AtomicBool,
+    packets: AtomicU8,
+    home: Option<Home>,
+}
+
+/// Where a template is filed.
+#[derive(Clone, Copy, Debug)]
+struct Home {
+    clients: IpAddr,
+    entry: u32,
 }
 
 impl Template {
@@ -79,12 +89,31 @@ impl Template {
             service,
             controls: AtomicU32::new(0),
             assured: AtomicBool::new(false),
+            packets: AtomicU8::new(0),
+            home: None,
         }
     }
 
     /// How many connections were made from it and have not ended.
     pub fn controls(&self) -> u32 {
         self.controls.load(Ordering::Relaxed)
+    }
+
+    /// Notes a datagram of a one-packet service, whose connection ends at once and counts nothing.
+    pub fn note_packet(&self) {
+        let more = |packets: u8| packets.checked_add(1);
+        // Full, it stays as it is.
+        let _ = self.packets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    }
+
+    /// The clients by whom its shard is found, once it has been filed.
+    pub(super) fn home(&self) -> Option<IpAddr> {
+        self.home.map(|home| home.clients)
+    }
+
+    /// Whether nothing has come of it, and no connection is left.
+    pub(super) fn is_forsaken(&self) -> bool {
+        self.controls() == 0 && !self.is_assured()
     }
 
     /// Whether a connection made from it has come to something: established, or answered.
@@ -231,6 +260,8 @@ impl TemplateShard {
             is_void: false,
             timer: Timer::unfiled(),
         });
+        let filed = Arc::get_mut(&mut self.arena.get_mut(entry).template).expect("nobody else has it yet");
+        filed.home = Some(Home { clients, entry });
         let (arena, hasher) = (&self.arena, &self.hasher);
         self.index.insert_unique(hash, entry, |&entry| hasher.hash_one(arena.get(entry).key()));
         self.wheel.insert(&mut self.arena, entry, now + timeout);
@@ -280,6 +311,44 @@ impl TemplateShard {
         };
         let orphans: Vec<u32> = self.arena.indices().filter(is_orphan).collect();
         orphans.into_iter().map(|entry| self.take(entry)).collect()
+    }
+
+    /// How many parts [`take_dropped`](TemplateShard::take_dropped) tells apart.
+    pub(super) fn parts(&self) -> usize {
+        self.arena.chunks()
+    }
+
+    /// Takes out of one part what is dropped under attack.
+    pub(super) fn take_dropped(
+        &mut self,
+        part: usize,
+        choice: &mut DropEntry,
+        is_one_packet: impl Fn(&ServiceCore) -> bool,
+        now: Time,
+    ) -> Vec<Arc<Template>> {
+        let is_dropped = |entry: &u32| {
+            let Entry { template, timeout, timer, .. } = self.arena.get(*entry);
+            let worth = if template.controls() > 0 {
+                Worth::Much
+            } else if is_one_packet(&template.service) {
+                Worth::Little
+            } else if template.is_assured() {
+                Worth::Much
+            } else {
+                Worth::Nothing
+            };
+            let packets = template.packets.load(Ordering::Relaxed);
+            choice.drops(worth, Age { timeout: *timeout, deadline: timer.deadline(), packets }, now)
+        };
+        let dropped: Vec<u32> = self.arena.indices_of(part).filter(is_dropped).collect();
+        dropped.into_iter().map(|entry| self.take(entry)).collect()
+    }
+
+    /// Takes out a template if it is still here and [forsaken](Template::is_forsaken).
+    pub(super) fn take_forsaken(&mut self, template: &Arc<Template>) -> Option<Arc<Template>> {
+        let entry = template.home?.entry;
+        let is_it = self.arena.find(entry).is_some_and(|found| Arc::ptr_eq(&found.template, template));
+        (is_it && template.is_forsaken()).then(|| self.take(entry))
     }
 
     /// What the shard holds, for people.

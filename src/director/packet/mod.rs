@@ -131,6 +131,13 @@ pub struct IcmpErrorInfo {
     embedded_ports_offset: Option<usize>,
 }
 
+impl IcmpErrorInfo {
+    /// Whether the packet complained about was one of AH or ESP.
+    pub const fn is_about_ipsec(&self) -> bool {
+        self.embedded_ports_offset.is_none()
+    }
+}
+
 /// New endpoints for a packet; `None` leaves what is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rewrite {

@@ -62,10 +62,10 @@ impl Event {
     }
 }
 
-/// What the protocols make of doubtful packets: the tunables of the same names. All are off by default.
+/// What the protocols make of doubtful packets, by the tunables of the same names. All are off by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Strictness {
-    /// TCP connections go by the tables made for attacks. The tunable's values 2 and 3.
+    /// TCP connections go by the tables made for attacks.
     pub secure_tcp: bool,
     /// A TCP connection may start in its middle.
     pub sloppy_tcp: bool,

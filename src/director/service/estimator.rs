@@ -52,6 +52,15 @@ impl Estimator {
         self.out_bytes.sample(counters.out_bytes);
     }
 
+    /// Leaves out what was counted since the last time.
+    pub(super) fn skip(&mut self, counters: &StatsSnapshot) {
+        self.conns.last = counters.conns;
+        self.in_packets.last = counters.in_packets;
+        self.out_packets.last = counters.out_packets;
+        self.in_bytes.last = counters.in_bytes;
+        self.out_bytes.last = counters.out_bytes;
+    }
+
     /// The averages, rounded (`ip_vs_read_estimator`).
     pub(super) fn rates(&self) -> Rates {
         Rates {

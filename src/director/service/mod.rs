@@ -18,4 +18,5 @@ pub use server::{ForwardMethod, Forwarding, RealServer, ServerId, Thresholds, We
 pub use services::{FIRST_UNPRIVILEGED_PORT, ServiceCore, Services, VirtualService};
 pub use settings::{ClientMask, OnRemove, OwnTimeouts, Persistence, PersistenceEngine, ServiceSettings};
 pub use stats::{Stats, StatsSnapshot};
-pub use tunables::Tunables;
+pub(crate) use tunables::tunable_table;
+pub use tunables::{TunableValue, Tunables};

@@ -4,6 +4,7 @@ use super::{
     FTP_PORT, Family, ForwardMethod, Fwmark, OnRemove, OwnTimeouts, RealServer, ServiceKey, ServiceSettings,
     Stats, Tunables,
 };
+use crate::director::defence::Defence;
 use crate::director::packet::Transport;
 use crate::director::protocol::{Strictness, Timeouts};
 use crate::director::scheduler::{Scheduler, SchedulerKind};
@@ -127,12 +128,15 @@ pub struct Services {
     own_timeouts: bool,
     /// The virtual addresses from which routes lead to each server.
     routed: HashMap<IpAddr, Vec<IpAddr>, TableHasher>,
+    /// Where servers reached by NAT are, with the protocol (of a service by mark, none), if `nat_icmp_send` asks for
+    /// it.
+    nat_servers: HashSet<(Option<Transport>, SocketAddr), TableHasher>,
     /// How long connections of each state last.
     pub timeouts: Timeouts,
     /// The settings of the whole director.
     pub tunables: Tunables,
-    /// What the protocols make of doubtful packets.
-    pub strictness: Strictness,
+    /// Which defences act.
+    pub defence: Arc<Defence>,
     /// The counters of all services together, those included that were deleted (`tot_stats`).
     pub total: Arc<Stats>,
 }
@@ -148,9 +152,10 @@ impl Services {
             conn_out: HashMap::with_hasher(hasher.clone()),
             own_timeouts: false,
             routed: HashMap::with_hasher(hasher.clone()),
+            nat_servers: HashSet::with_hasher(hasher.clone()),
             timeouts: Timeouts::default(),
             tunables: Tunables::default(),
-            strictness: Strictness::default(),
+            defence: Arc::default(),
             total: Arc::default(),
         }
     }
@@ -167,6 +172,11 @@ impl Services {
             .or_else(|| of_port(0))
     }
 
+    /// What the protocols make of doubtful packets.
+    pub fn strictness(&self) -> Strictness {
+        self.defence.strictness(&self.tunables)
+    }
+
     /// How long the connections of a service last.
     pub fn timeouts_of(&self, service: &ServiceCore) -> Timeouts {
         if !self.own_timeouts {
@@ -174,6 +184,11 @@ impl Services {
         }
         let own = self.by_key.get(&service.key).map(|service| service.settings.timeouts);
         own.unwrap_or_default().over(&self.timeouts)
+    }
+
+    /// Whether datagrams of the service are scheduled each for itself.
+    pub fn is_one_packet(&self, service: &ServiceCore) -> bool {
+        self.by_key.get(&service.key).is_some_and(|service| service.settings.one_packet)
     }
 
     /// What becomes of the connections of a removed server of a service. Those of a removed service are kept.
@@ -198,6 +213,13 @@ impl Services {
         if self.conn_out.is_empty() { None } else { self.conn_out.get(&source) }
     }
 
+    /// Whether a server reached by NAT is there, and is to be told that what it sends belongs to no connection
+    /// (`ip_vs_has_real_service`).
+    pub fn tells_strays(&self, transport: Transport, source: SocketAddr) -> bool {
+        let has = |transport| self.nat_servers.contains(&(transport, source));
+        !self.nat_servers.is_empty() && (has(Some(transport)) || has(None))
+    }
+
     /// Brings up to date what is derived from the services, and from how packets reach their servers now.
     pub fn derive(&mut self) {
         self.own_timeouts =
@@ -206,6 +228,22 @@ impl Services {
         index_servers(one_packet, by_key.values().filter(|service| service.is_one_packet()));
         index_servers(conn_out, by_key.values().filter(|service| service.has_conn_out()));
         self.index_routes();
+        self.index_nat_servers();
+    }
+
+    fn index_nat_servers(&mut self) {
+        let Services { by_key, nat_servers, .. } = self;
+        nat_servers.clear();
+        for service in by_key.values().filter(|_| self.tunables.nat_icmp_send) {
+            let transport = match service.key() {
+                ServiceKey::Endpoint { transport, .. } => Some(transport),
+                ServiceKey::Mark { .. } => None,
+            };
+            let is_nat = |server: &&Arc<RealServer>| server.forwarding().method == ForwardMethod::Nat;
+            let addresses = service.servers.iter().filter(is_nat);
+            nat_servers
+                .extend(addresses.map(|server| (transport, SocketAddr::new(server.address, server.port))));
+        }
     }
 
     fn index_routes(&mut self) {

@@ -82,6 +82,12 @@ impl Stats {
         reading.estimator.sample(&self.counted());
     }
 
+    /// Takes the rates up again where they were left, without what was counted meanwhile.
+    pub fn resume(&self) {
+        let mut reading = self.reading();
+        reading.estimator.skip(&self.counted());
+    }
+
     /// The counters now.
     pub fn snapshot(&self) -> StatsSnapshot {
         let reading = self.reading();
