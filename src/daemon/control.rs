@@ -11,7 +11,7 @@ use super::worker::Worker;
 use super::{difference, preflight, translate};
 use crate::config::Config;
 use crate::director::service::{
-    Family, ForwardMethod, Rates, RealServer, ServiceKey, Services, StatsSnapshot, VirtualService,
+    Family, Rates, RealServer, ServiceKey, Services, StatsSnapshot, VirtualService,
 };
 use crate::director::{Command, Director, DropReason, SteeredService, Time};
 use anyhow::{Context, bail};
@@ -130,8 +130,8 @@ impl Control {
         for server in commands.iter().flat_map(translate::servers) {
             let address = server.address.ip();
             preflight::check_forwarding(address)?;
-            if server.forward == ForwardMethod::Dr && !self.tables.steering().direct_routing {
-                bail!(preflight::no_direct_routing(address));
+            if server.forward.is_routed() && !self.tables.steering().direct_routing {
+                bail!(preflight::no_direct_routing(address, server.forward));
             }
         }
         let plan = self.director.plan(commands)?;

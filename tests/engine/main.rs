@@ -10,6 +10,7 @@ mod errors;
 mod forwarding;
 mod ftp;
 mod ipsec;
+mod local_node;
 mod marks;
 mod one_packet;
 mod persistence;
