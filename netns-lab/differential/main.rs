@@ -21,7 +21,7 @@ use director::{Balancer, Director};
 use network::Network;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
-use steps::{Generator, Step};
+use steps::{Change, Generator, Step};
 
 /// For how long two directors may differ: entries expire, and the kernel adds up its counters, every now and then.
 const PATIENCE: Duration = Duration::from_secs(6);
@@ -85,6 +85,10 @@ impl Pair {
 
     /// Takes a step in both networks. Returns whether it came to something.
     fn take(&mut self, step: &Step, with_counters: bool) -> anyhow::Result<bool> {
+        if let Step::Change(Change::AddServer(..)) = step {
+            // One that comes back counts from zero, and for IPVS that is what its estimator has seen.
+            self.compare("counters", Director::counters)?;
+        }
         let done = match step {
             Step::Change(change) => {
                 let [ipvs, nfvs] = &mut self.directors;

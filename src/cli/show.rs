@@ -290,6 +290,7 @@ fn forward_column(server: &ServerStatus) -> &str {
     match server.forward.as_str() {
         "nat" => "Masq",
         "dr" => "Route",
+        "local" => "Local",
         other => other,
     }
 }

@@ -136,7 +136,7 @@ pub struct Server {
     /// How many new connections the server gets in comparison with the others; 0: none.
     #[serde(default)]
     pub weight: Weight,
-    /// How packets reach the server. With "dr" the server's port is the service's.
+    /// How packets reach the server. With "dr" and "local" the server's port is the service's.
     #[serde(default)]
     pub forward: Forward,
     /// How many connections it may have before it is full and gets no new ones; 0: it never is (ipvsadm -x).
@@ -214,6 +214,15 @@ pub enum Forward {
     Nat,
     /// Direct routing (ipvsadm -g): unchanged; the server has the virtual address too, and answers clients itself.
     Dr,
+    /// Local node: unchanged; the server is the director itself, which has the virtual address.
+    Local,
+}
+
+/// The word in the file.
+impl fmt::Display for Forward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        ForwardMethod::from(*self).fmt(f)
+    }
 }
 
 impl From<Forward> for ForwardMethod {
@@ -221,6 +230,7 @@ impl From<Forward> for ForwardMethod {
         match forward {
             Forward::Nat => ForwardMethod::Nat,
             Forward::Dr => ForwardMethod::Dr,
+            Forward::Local => ForwardMethod::Local,
         }
     }
 }

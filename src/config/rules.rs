@@ -6,7 +6,7 @@ use super::model::{Config, Key, Queues, Server, Service, Timeouts};
 use super::read::{self, Read};
 use super::settings;
 use super::tunables::Tunables;
-use crate::director::service::{Family, Fwmark, Weight};
+use crate::director::service::{Family, ForwardMethod, Fwmark, Weight};
 use jsonc_parser::ast::Value;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -207,18 +207,21 @@ fn check_name(read: &Read<'_, file::Service>, key: Key, known: &mut Known, findi
 fn server(read: &Read<'_, file::Server>, service: &Service, findings: &mut Findings<'_>) -> Option<Server> {
     let address = read.written.address.get();
     let written_port = read.written.port.map(file::Port::get);
-    if let Some(message) = wrong_port(written_port, read.written.forward, service) {
+    if let Some(message) = wrong_port(written_port, read.written.forward.into(), service) {
         read.complain(findings, "port", message);
         return None;
     }
-    if read.written.forward == file::Forward::Dr && matches!(service.key, Key::Mark { .. }) {
-        let message = "\"dr\" cannot be: a route leads from the service's address, and a service by fwmark has none; \
-                       use \"nat\", or give the service an address";
-        read.complain(findings, "forward", message.to_owned());
+    let forward = ForwardMethod::from(read.written.forward);
+    if forward.is_routed() && matches!(service.key, Key::Mark { .. }) {
+        let message = format!(
+            "\"{forward}\" cannot be: a route leads from the service's address, and a service by fwmark has none; use \
+             \"nat\", or give the service an address"
+        );
+        read.complain(findings, "forward", message);
         return None;
     }
     let port = written_port.unwrap_or(service.key.port());
-    if let Some(message) = unreachable_server(address, port, service) {
+    if let Some(message) = unreachable_server(address, port, forward, service) {
         read.complain(findings, "address", message);
         return None;
     }
@@ -226,13 +229,13 @@ fn server(read: &Read<'_, file::Server>, service: &Service, findings: &mut Findi
         address,
         port,
         weight: Weight::new(read.written.weight.get()).expect("both types have the same bounds"),
-        forward: read.written.forward.into(),
+        forward,
         thresholds: settings::thresholds(read, findings),
     })
 }
 
 /// Why a server of `service` that packets reach by `forward` cannot have `port`.
-fn wrong_port(port: Option<u16>, forward: file::Forward, service: &Service) -> Option<String> {
+fn wrong_port(port: Option<u16>, forward: ForwardMethod, service: &Service) -> Option<String> {
     let by_mark = matches!(service.key, Key::Mark { .. });
     let is_persistent = service.settings.persistence.is_some();
     match port {
@@ -247,19 +250,22 @@ fn wrong_port(port: Option<u16>, forward: file::Forward, service: &Service) -> O
              service's {}",
             service.key.port()
         )),
-        Some(port) if !by_mark && forward == file::Forward::Dr && port != service.key.port() => {
-            Some(format!(
-                "{port} cannot be: with \"forward\": \"dr\" packets reach the server as the client sent them, for the \
+        Some(port) if !by_mark && forward.is_routed() && port != service.key.port() => Some(format!(
+            "{port} cannot be: with \"forward\": \"{forward}\" packets reach the server as the client sent them, for the \
              service's {}; leave the key out, or use \"nat\"",
-                service.key.port()
-            ))
-        }
+            service.key.port()
+        )),
         _ => None,
     }
 }
 
-/// Why a server at `address` and `port` could never serve `service`.
-fn unreachable_server(address: IpAddr, port: u16, service: &Service) -> Option<String> {
+/// Why a server at `address` and `port` that packets reach by `forward` could never serve `service`.
+fn unreachable_server(
+    address: IpAddr,
+    port: u16,
+    forward: ForwardMethod,
+    service: &Service,
+) -> Option<String> {
     if Family::of(address) != service.key.family() {
         let family = match service.key.family() {
             Family::V4 => "IPv4",
@@ -278,7 +284,8 @@ fn unreachable_server(address: IpAddr, port: u16, service: &Service) -> Option<S
         Key::Mark { .. } => None,
     };
     let is_loopback = vip.is_some_and(|vip| vip.is_loopback());
-    if (Some(address), port) == (vip, service.key.port()) {
+    let is_service = (Some(address), port) == (vip, service.key.port());
+    if is_service && forward != ForwardMethod::Local {
         let or_port = if port == 0 { "" } else { " or port" };
         Some(format!(
             "{} is the service itself: packets would go in a circle; write another address{or_port}",

@@ -11,7 +11,7 @@ use super::worker::Worker;
 use super::{difference, preflight, translate};
 use crate::config::Config;
 use crate::director::service::{
-    Family, ForwardMethod, Rates, RealServer, ServiceKey, Services, StatsSnapshot, VirtualService,
+    Family, Rates, RealServer, ServiceKey, Services, StatsSnapshot, VirtualService,
 };
 use crate::director::{Command, Director, DropReason, ServerSpec, SteeredService, Time};
 use anyhow::{Context, bail};
@@ -134,10 +134,10 @@ impl Control {
     fn apply(&mut self, commands: &[Command], answer_ping: bool) -> anyhow::Result<()> {
         let servers = commands.iter().flat_map(translate::servers);
         preflight::check_forwarding(&servers.clone().map(|server| server.address.ip()))?;
-        let routed = |server: &&ServerSpec| server.forward == ForwardMethod::Dr;
+        let routed = |server: &&ServerSpec| server.forward.is_routed();
         if let Some(server) = servers.clone().find(routed).filter(|_| !self.tables.steering().direct_routing)
         {
-            bail!(preflight::no_direct_routing(server.address.ip()));
+            bail!(preflight::no_direct_routing(server.address.ip(), server.forward));
         }
         let plan = self.director.plan(commands)?;
         self.tables

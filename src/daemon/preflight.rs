@@ -108,11 +108,11 @@ fn forwards(is_ipv6: bool) -> anyhow::Result<bool> {
 /// # Errors
 /// If it has not and `config` has servers that are reached so.
 pub(super) fn direct_routing(config: &Config) -> anyhow::Result<bool> {
-    let wanted = |server: &&config::Server| server.forward == ForwardMethod::Dr;
+    let wanted = |server: &&config::Server| server.forward.is_routed();
     match nft_rules::probe_direct_routing() {
         Ok(()) => Ok(true),
         Err(error @ nft_rules::Error::MissingFeature { .. }) => match config.servers().find(wanted) {
-            Some(server) => Err(error).context(no_direct_routing(server.address)),
+            Some(server) => Err(error).context(no_direct_routing(server.address, server.forward)),
             None => Ok(false),
         },
         Err(error) => Err(error.into()),
@@ -120,9 +120,9 @@ pub(super) fn direct_routing(config: &Config) -> anyhow::Result<bool> {
 }
 
 /// Why the server at `address` cannot be reached where [`direct_routing`] says no.
-pub(super) fn no_direct_routing(address: IpAddr) -> String {
+pub(super) fn no_direct_routing(address: IpAddr, method: ForwardMethod) -> String {
     format!(
-        "the server {address} cannot have \"forward\": \"dr\": this kernel has no `dup` for nftables \
+        "the server {address} cannot have \"forward\": \"{method}\": this kernel has no `dup` for nftables \
          (CONFIG_NFT_DUP_IPV4, CONFIG_NFT_DUP_IPV6)"
     )
 }

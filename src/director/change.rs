@@ -107,18 +107,22 @@ pub enum CommandError {
         /// The server.
         server: SocketAddr,
     },
-    /// Direct routing without a virtual address.
+    /// A route without a virtual address.
     #[error(
-        "server {server} of service {service} cannot have \"dr\": a route leads from an address, and a mark has none"
+        "server {server} of service {service} cannot have \"{method}\": a route leads from an address, and a mark has none"
     )]
     RouteFromMark {
         /// The service.
         service: ServiceKey,
         /// The server.
         server: SocketAddr,
+        /// How packets were to reach it.
+        method: ForwardMethod,
     },
     /// More virtual endpoints and routes than numbers for them.
-    #[error("too many services and servers with \"dr\": {max} of one address family are possible together")]
+    #[error(
+        "too many services and servers with \"dr\" or \"local\": {max} of one address family are possible together"
+    )]
     TooManyServices {
         /// How many are possible.
         max: usize,
@@ -498,11 +502,11 @@ impl Plan {
     ) -> Result<Option<Route>, CommandError> {
         match (method, key) {
             (ForwardMethod::Nat | ForwardMethod::Tunnel, _) => Ok(None),
-            (ForwardMethod::Dr, ServiceKey::Endpoint { address, .. }) => {
+            (ForwardMethod::Dr | ForwardMethod::Local, ServiceKey::Endpoint { address, .. }) => {
                 self.marks[key.family() as usize].route(address, server.ip()).map(Some)
             }
-            (ForwardMethod::Dr, ServiceKey::Mark { .. }) => {
-                Err(CommandError::RouteFromMark { service: key, server })
+            (ForwardMethod::Dr | ForwardMethod::Local, ServiceKey::Mark { .. }) => {
+                Err(CommandError::RouteFromMark { service: key, server, method })
             }
         }
     }

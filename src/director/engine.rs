@@ -12,9 +12,7 @@ use super::icmp_scheduling::Onward;
 use super::packet::{FlowInfo, IcmpErrorInfo, IcmpRewrite, Packet, Parsed, Rewrite, Signal};
 use super::protocol::{Direction, Event, SctpEvent, State, TcpEvent, TcpState};
 use super::scheduling::{Unscheduled, connect_once};
-use super::service::{
-    Family, ForwardMethod, Fwmark, OnRemove, RealServer, Services, Tunables, VirtualService,
-};
+use super::service::{Family, Fwmark, OnRemove, RealServer, Services, Tunables, VirtualService};
 use super::{DropReason, Hook, Limits, PacketMeta, Refusal, ReplySource, TableHasher, Time, Verdict};
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
@@ -535,9 +533,8 @@ fn routed_once(services: &Services, error: &IcmpErrorInfo) -> Option<(SocketAddr
     services.routed_to(server.ip()).iter().find_map(|&address| {
         let virtual_address = SocketAddr::new(address, server.port());
         let service = services.find(error.embedded_transport, virtual_address)?;
-        let is_its = |real: &Arc<RealServer>| {
-            real.address == server.ip() && real.forwarding().method == ForwardMethod::Dr
-        };
+        let is_its =
+            |real: &Arc<RealServer>| real.address == server.ip() && real.forwarding().method.is_routed();
         let routes_once = service.is_one_packet() && service.servers.iter().any(is_its);
         routes_once.then(|| (virtual_address, service.core.source))
     })

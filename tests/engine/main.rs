@@ -12,6 +12,7 @@ mod forwarding;
 mod ftp;
 mod icmp;
 mod ipsec;
+mod local_node;
 mod marks;
 mod one_packet;
 mod persistence;

@@ -295,7 +295,8 @@ fn a_service_by_mark_takes_no_server_of_direct_routing() {
         let service = marked(5, family);
         let address = at(first, 0);
         bed.add_service(service, Rr, ServiceSettings::default(), &[]);
-        let refusal = CommandError::RouteFromMark { service, server: address.parse().unwrap() };
+        let method = ForwardMethod::Dr;
+        let refusal = CommandError::RouteFromMark { service, server: address.parse().unwrap(), method };
         let refused = Err(refusal.clone());
         assert_eq!(bed.director.apply(&[Command::AddServer(service, routed(&address))]), refused);
         bed.director.apply(&[Command::AddServer(service, server(&address, 1))]).unwrap();

@@ -220,9 +220,9 @@ impl Connection {
         ForwardMethod::of_connection(self.flags)
     }
 
-    /// The route that its packets take by direct routing.
+    /// The route that its packets take, if they take one.
     pub fn route(&self) -> Option<Route> {
-        (self.forward() == ForwardMethod::Dr).then(|| self.server.forwarding().route).flatten()
+        self.forward().is_routed().then(|| self.server.forwarding().route).flatten()
     }
 
     /// The virtual address and port.

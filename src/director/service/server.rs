@@ -41,6 +41,8 @@ pub struct ServerId(pub u64);
 pub enum ForwardMethod {
     /// Network address translation (`-m`, MASQ).
     Nat,
+    /// Local node (LOCALNODE): unchanged, to this host itself.
+    Local,
     /// Direct routing (`-g`, DROUTE): unchanged, to the server's link address.
     Dr,
     /// Tunnel (`-i`, TUNNEL): unchanged, inside another packet.
@@ -51,10 +53,16 @@ impl ForwardMethod {
     /// The method that a connection with these flags has.
     pub const fn of_connection(flags: ConnFlags) -> ForwardMethod {
         match flags.bits() & ConnFlags::METHOD.bits() {
+            1 => ForwardMethod::Local,
             2 => ForwardMethod::Tunnel,
             3 => ForwardMethod::Dr,
             _ => ForwardMethod::Nat,
         }
+    }
+
+    /// Whether packets are routed unchanged, each by the [`Route`] from its virtual address to the server.
+    pub const fn is_routed(self) -> bool {
+        matches!(self, ForwardMethod::Dr | ForwardMethod::Local)
     }
 
     /// What a connection to a server of this method has from the start: the method's number, and, where replies go
@@ -62,6 +70,7 @@ impl ForwardMethod {
     pub const fn connection_flags(self) -> ConnFlags {
         let number = match self {
             ForwardMethod::Nat => return ConnFlags::from_bits(0),
+            ForwardMethod::Local => 1,
             ForwardMethod::Tunnel => 2,
             ForwardMethod::Dr => 3,
         };
@@ -74,6 +83,7 @@ impl fmt::Display for ForwardMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             ForwardMethod::Nat => "nat",
+            ForwardMethod::Local => "local",
             ForwardMethod::Dr => "dr",
             ForwardMethod::Tunnel => "tunnel",
         })
@@ -106,12 +116,12 @@ pub struct Forwarding {
     pub method: ForwardMethod,
     /// Whether it is, or was, [`ForwardMethod::Nat`].
     pub translates: bool,
-    /// The route that packets take if the method is, or was, [`ForwardMethod::Dr`].
+    /// The route that packets take if the method is, or was, [one that routes](ForwardMethod::is_routed).
     pub route: Option<Route>,
 }
 
 impl Forwarding {
-    /// What a server has from the start; one of [`ForwardMethod::Dr`] needs a route before its first packet.
+    /// What a server has from the start; one that routes needs a route before its first packet.
     pub fn new(method: ForwardMethod, route: Option<Route>) -> Forwarding {
         Forwarding { method, translates: method == ForwardMethod::Nat, route }
     }
@@ -341,7 +351,8 @@ mod tests {
         let always_dr = Forwarding::new(ForwardMethod::Dr, Some(Route(1)));
         assert!(!always_dr.translates);
         let tunnel = Forwarding::new(ForwardMethod::Tunnel, None);
-        for forwarding in [nat, dr, again, always_dr, tunnel] {
+        let local = Forwarding::new(ForwardMethod::Local, Some(Route(7)));
+        for forwarding in [nat, dr, again, always_dr, tunnel, local] {
             assert_eq!(Forwarding::unpack(forwarding.pack()), forwarding);
         }
     }
@@ -350,5 +361,6 @@ mod tests {
     fn connections_begin_with_the_flags_of_the_kernel() {
         assert_eq!(ForwardMethod::Nat.connection_flags().to_string(), "0x0000");
         assert_eq!(ForwardMethod::Dr.connection_flags().to_string(), "0x0083");
+        assert_eq!(ForwardMethod::Local.connection_flags().to_string(), "0x0081");
     }
 }
