@@ -92,14 +92,19 @@ stop_unit() {
 ipvs_rules() {
     jq -r '
         def endpoint: (if .address | contains(":") then "[\(.address)]" else .address end) + ":\(.port)";
-        .services[] | "\({ tcp: "-t", udp: "-u" }[.protocol]) \(endpoint)" as $service | .port as $port
-        | "-A \($service) -s \(.scheduler // "wlc")",
+        .services[]
+        | "\({ tcp: "-t", udp: "-u", sctp: "--sctp-service" }[.protocol]) \(endpoint)" as $service | .port as $port
+        | "-A \($service) -s \(.scheduler // "wlc")"
+          + (.persistence | if . then " -p \(.timeout // 300)" + (if .engine then " --pe \(.engine)" else "" end) else "" end)
+          + (if .one_packet then " -o" else "" end),
           (.servers[] | "-a \($service) -r \({ address, port: (.port // $port) } | endpoint) "
              + "\({ nat: "-m", dr: "-g", tunnel: "-i" }[.forward // "nat"]) -w \(.weight // 1)")
     ' "$1"
 }
 
 start_ipvs() {
+    # It reads control connections to port 21.
+    modprobe ip_vs_ftp 2> /dev/null || true
     ipvs_rules "$run/nfvs.json" | ip netns exec "$(namespace director)" ipvsadm --restore ||
         die "ipvsadm refuses the services"
 }
@@ -140,7 +145,7 @@ balancer_says() {
 }
 
 # What the balancer knows, in the same words whoever it is, without what time and chance decide (remaining lifetimes,
-# the clients' ports): for each server its weight and the connections it got, then the connection table, counted.
+# the clients' ports, those of passive data connections from 50000 on): for each server its weight and the connections it got, then the connection table, counted.
 balancer_state() {
     local director binary
     director=$(namespace director)
@@ -156,9 +161,10 @@ balancer_state() {
         ipvs)
             join -j 1 -o 0,1.2,2.2 \
                 <(ip netns exec "$director" ipvsadm -Sn | awk '
-                    $1 == "-a" { print ($2 == "-t" ? "tcp" : "udp") "/" $3 "/" $5, $8 }' | sort) \
+                    BEGIN { protocols["-t"] = "tcp"; protocols["-u"] = "udp"; protocols["--sctp-service"] = "sctp" }
+                    $1 == "-a" { print protocols[$2] "/" $3 "/" $5, $8 }' | sort) \
                 <(ip netns exec "$director" ipvsadm -Ln --stats --exact | awk '
-                    $1 == "TCP" || $1 == "UDP" { service = tolower($1) "/" $2 }
+                    $1 ~ /^(TCP|UDP|SCTP)$/ { service = tolower($1) "/" $2 }
                     $1 == "->" && $2 ~ /:[0-9]+$/ { print service "/" $2, $3 }' | sort) |
                 sed 's|^\([a-z]*\)/\(.*\)/\(.*\) \(.*\) \(.*\)$|server \1 \2 \3 weight \4 connections \5|'
             ip netns exec "$director" ipvsadm -Lnc
@@ -166,6 +172,10 @@ balancer_state() {
         *) die "nobody balances" ;;
     esac | awk '
         $1 == "server" { print }
-        $1 ~ /^(TCP|UDP)$/ { sub(/:[0-9]+$/, "", $4); print "connection", $1, $3, $4, $5, $6 }
+        $1 ~ /^(TCP|UDP|SCTP)$/ {
+            sub(/:[0-9]+$/, "", $4)
+            for (column = 5; column <= 6; column++) sub(/:[56][0-9][0-9][0-9][0-9]$/, ":passive", $column)
+            print "connection", $1, $3, $4, $5, $6
+        }
     ' | sort | uniq -c | sed 's/^ *1 server/server/; s/^ *\([0-9]*\) connection/connections \1/'
 }

@@ -82,6 +82,7 @@ write_enable=YES
 anon_upload_enable=YES
 anon_umask=022
 secure_chroot_dir=$home/empty
+pasv_min_port=50000
 seccomp_sandbox=NO
 CONF
     start "vsftpd-$node" "$node" vsftpd "$home/vsftpd.conf"
