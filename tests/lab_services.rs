@@ -220,7 +220,7 @@ fn udp_moves_on_when_its_server_is_removed() {
 #[test]
 fn tunables_are_shown_as_they_were_set() {
     let lab = Lab::up("tunables", "one-server", &[]);
-    let tunables = |mode: u8, nodest: u8| json!({ "conn_reuse_mode": mode, "expire_nodest_conn": nodest, "expire_quiescent_template": 0 });
+    let tunables = |mode: u8, nodest: u8| json!({ "conn_reuse_mode": mode, "expire_nodest_conn": nodest, "expire_quiescent_template": 0, "pmtu_disc": 1 });
     assert_eq!(lab.show("tunables"), tunables(1, 0));
     lab.request(&json!({ "command": "set-tunables", "tunables": { "expire_nodest_conn": 1 } }));
     lab.request(&json!({ "command": "set-tunables", "tunables": { "conn_reuse_mode": 0 } }));

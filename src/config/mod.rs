@@ -29,6 +29,7 @@ mod rules;
 pub mod service_keys;
 mod settings;
 mod syntax;
+pub mod tunnel;
 
 pub use complaint::{Complaint, Complaints};
 pub use model::{

@@ -60,6 +60,9 @@ pub struct Tunables {
     pub expire_nodest_conn: Switch,
     /// 1: clients do not stay with a server of weight 0.
     pub expire_quiescent_template: Switch,
+    /// 1: clients are told when a packet that must not be fragmented does not fit into the tunnel to its server; 0: what
+    /// it is wrapped in may be fragmented.
+    pub pmtu_disc: SwitchedOn,
 }
 
 impl Object for Tunables {
@@ -72,6 +75,7 @@ impl From<Tunables> for director::Tunables {
             conn_reuse_mode: written.conn_reuse_mode.get(),
             expire_nodest_conn: written.expire_nodest_conn.get() != 0,
             expire_quiescent_template: written.expire_quiescent_template.get() != 0,
+            pmtu_disc: written.pmtu_disc.get() != 0,
         }
     }
 }
@@ -145,6 +149,11 @@ number! {
 number! {
     /// A setting that is off or on.
     Switch(u8): "a number", 0 to 1; default 0
+}
+
+number! {
+    /// A setting that is on or off.
+    SwitchedOn(u8): "a number", 0 to 1; default 1
 }
 
 /// Which bits of a client's address count: a number of the first ones, or (IPv4 only) a mask that says the same.

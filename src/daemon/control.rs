@@ -3,6 +3,7 @@
 use super::api::{
     PersistenceStatus, QueueStatus, RateStatus, Reloaded, Reply, Request, ServerRates, ServerStatus,
     ServiceName, ServiceRates, ServiceStatus, Statistics, Traffic, TrafficRates, TunablesStatus,
+    TunnelStatus,
 };
 use super::clock::Clock;
 use super::queue::{QueueCounters, read_counters};
@@ -129,7 +130,7 @@ impl Control {
     fn apply(&mut self, commands: &[Command], answer_ping: bool) -> anyhow::Result<()> {
         for server in commands.iter().flat_map(translate::servers) {
             let address = server.address.ip();
-            preflight::check_forwarding(address)?;
+            preflight::check_server(address, server.forward)?;
             if server.forward == ForwardMethod::Dr && !self.tables.steering().direct_routing {
                 bail!(preflight::no_direct_routing(address));
             }
@@ -280,6 +281,7 @@ pub(super) fn elements(steered: &[SteeredService], answer_ping: bool) -> Element
                     (server, SourceId::new(route.0).expect("the director counts routes as the rules do"))
                 })
                 .collect(),
+            tunnels: service.tunnels.clone(),
             accepts: service.accepts,
             answers_ping: answer_ping,
             ftp_data: service.ftp_data,
@@ -291,6 +293,7 @@ pub(super) fn elements(steered: &[SteeredService], answer_ping: bool) -> Element
             mark: mark.get(),
             ipv6: family == Family::V6,
             servers: service.servers.iter().map(SocketAddr::ip).collect(),
+            tunnels: service.tunnels.clone(),
             accepts: service.accepts,
         })
     });
@@ -338,6 +341,7 @@ fn server_status(server: &RealServer) -> ServerStatus {
         port: server.port,
         weight: server.weight().get(),
         forward: server.forwarding().method.to_string(),
+        tunnel: TunnelStatus::of(server),
         active: server.active_conns(),
         inactive: server.inactive_conns(),
         persistent: server.templates(),

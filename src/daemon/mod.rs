@@ -18,6 +18,7 @@ mod reload;
 mod service_manager;
 mod settled;
 mod translate;
+mod tunnel;
 mod worker;
 
 use crate::config::{self, Config};
@@ -28,7 +29,7 @@ use control::{Control, ServedQueue, elements};
 use control_socket::ControlSocket;
 use health::Watchdog;
 use netns::{NamedNamespace, NamespaceLock};
-use nft_rules::{Steering, Tables};
+use nft_rules::{PacketCopy, Steering, Tables};
 use queue::QueueConfig;
 use reload::Reloader;
 use service_manager::ServiceManager;
@@ -63,7 +64,7 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
     preflight::check_capabilities()?;
     let lock = NamespaceLock::take()?;
     for server in config.services.iter().flat_map(|service| &service.servers) {
-        preflight::check_forwarding(server.address)?;
+        preflight::check_server(server.address, server.forward)?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(serve(options, &config, namespace.as_ref(), &lock));
@@ -168,7 +169,11 @@ fn start(config: &Config) -> anyhow::Result<Control> {
         .queues
         .all()
         .map(|(class, index, number)| {
-            let kind = if class.is_rewritten() { QueueConfig::new } else { QueueConfig::deciding };
+            let kind = match class.copy() {
+                PacketCopy::Whole => QueueConfig::new,
+                PacketCopy::Headers => QueueConfig::deciding,
+                PacketCopy::Segments => QueueConfig::by_segment,
+            };
             let settings = QueueConfig { max_len: settled.queue_length, ..kind(number) };
             let queue = queue::open(settled.backend, &settings)?;
             let name = format!("{class}-{index}");

@@ -23,6 +23,33 @@ pub(super) fn check_capabilities() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Checks that the process may send packets into tunnels, which the server at `address` takes.
+///
+/// # Errors
+/// Names the capability that is missing.
+fn check_tunnels(address: IpAddr) -> anyhow::Result<()> {
+    let effective = capabilities(None).context("cannot read this process's capabilities")?.effective;
+    if !effective.contains(CapabilitySet::NET_RAW) {
+        bail!(
+            "the server {address} cannot have \"forward\": \"tunnel\": the capability CAP_NET_RAW is missing; run as \
+             root or grant it"
+        );
+    }
+    Ok(())
+}
+
+/// Checks that packets reach the server at `address` by `method`.
+///
+/// # Errors
+/// Says what is missing.
+pub(super) fn check_server(address: IpAddr, method: ForwardMethod) -> anyhow::Result<()> {
+    match method {
+        ForwardMethod::Nat | ForwardMethod::Dr => check_forwarding(address),
+        // What goes there is sent from here.
+        ForwardMethod::Tunnel => check_tunnels(address),
+    }
+}
+
 /// A sysctl that keeps packets from a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -55,7 +82,7 @@ impl ForwardingOff {
 ///
 /// # Errors
 /// [`ForwardingOff`] names the sysctl.
-pub(super) fn check_forwarding(address: IpAddr) -> anyhow::Result<()> {
+fn check_forwarding(address: IpAddr) -> anyhow::Result<()> {
     match forwarding_off(address)? {
         Some(off) => Err(off.into()),
         None => Ok(()),

@@ -4,6 +4,7 @@ use super::netns::NamedNamespace;
 use super::preflight;
 use super::queue::{self, OpenError};
 use crate::config::{self, Config};
+use crate::director::service::ForwardMethod;
 use anyhow::{Context, bail};
 use nix::unistd::Group;
 use std::io::{self, Write};
@@ -81,7 +82,8 @@ fn load_queues() -> anyhow::Result<()> {
 
 /// As the servers of `config` need it.
 fn switch_on_forwarding(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
-    for server in config.services.iter().flat_map(|service| &service.servers) {
+    let servers = config.services.iter().flat_map(|service| &service.servers);
+    for server in servers.filter(|server| server.forward != ForwardMethod::Tunnel) {
         if let Some(off) = preflight::forwarding_off(server.address)? {
             off.switch_on()?;
             writeln!(out, "the sysctl {} is 1 now: server {} needs it", off.name(), server.address)?;

@@ -7,6 +7,7 @@ use super::connection::{
     Connection, ConnectionTable, ConnectionView, Handle, InboundKey, OutboundKey, Shard, TemplateView,
 };
 use super::estimation::Estimation;
+use super::icmp_budget::IcmpBudget;
 use super::packet::{FlowInfo, IcmpErrorInfo, IcmpRewrite, Packet, Parsed, Rewrite, Signal};
 use super::protocol::{Direction, Event, SctpEvent, State, TcpEvent, TcpState};
 use super::scheduling::Unscheduled;
@@ -30,6 +31,7 @@ pub struct Director {
     pub(super) services: ArcSwap<Services>,
     pub(super) changes: super::change::Changes,
     pub(super) estimation: Estimation,
+    pub(super) icmp_budget: IcmpBudget,
     pub(super) hasher: TableHasher,
     pub(super) table: ConnectionTable,
     /// Whether servers were removed since that was last looked at.
@@ -45,6 +47,7 @@ impl Director {
             services: ArcSwap::from_pointee(Services::empty(&hasher)),
             changes: super::change::Changes::new(seed),
             estimation: Estimation::default(),
+            icmp_budget: IcmpBudget::default(),
             table: ConnectionTable::new(limits.max_connections, &hasher),
             hasher,
             has_removed: AtomicBool::new(false),
@@ -65,10 +68,12 @@ impl Director {
             Parsed::IcmpError(error) => {
                 self.handle_icmp_error(now, &services, meta.hook, &mut packet, &error)
             }
-            Parsed::Other => Ok(Verdict::Accept),
+            Parsed::Other => {
+                Ok(self.handle_tunnelled_error(now, &services, &mut packet).unwrap_or(Verdict::Accept))
+            }
         });
         decided.unwrap_or_else(|reason| {
-            self.drops[reason as usize].fetch_add(1, Ordering::Relaxed);
+            self.note_drop(reason);
             Verdict::Drop(reason)
         })
     }
@@ -107,6 +112,11 @@ impl Director {
         (self.table.len(), self.table.capacity())
     }
 
+    /// Counts a packet that was dropped for `reason` after its verdict.
+    pub fn note_drop(&self, reason: DropReason) {
+        self.drops[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
     /// How many packets were dropped for `reason`.
     pub fn drops(&self, reason: DropReason) -> u64 {
         self.drops[reason as usize].load(Ordering::Relaxed)
@@ -140,7 +150,9 @@ impl Director {
             let mut shard = self.table.shard(key.client.ip());
             match self.find_request(now, services, &mut shard, &key, flow) {
                 Ok(None) => {}
-                Ok(Some(handle)) => return forward_request(now, services, shard, handle, packet, flow),
+                Ok(Some(handle)) => {
+                    return self.forward_request(now, services, shard, handle, packet, flow);
+                }
                 Err(unscheduled) => return unscheduled.verdict(),
             }
         }
@@ -168,9 +180,41 @@ impl Director {
             None => self.schedule(now, services, &mut shard, &key, service),
         });
         match handle {
-            Ok(handle) => forward_request(now, services, shard, handle, packet, flow),
+            Ok(handle) => self.forward_request(now, services, shard, handle, packet, flow),
             Err(unscheduled) => unscheduled.verdict(),
         }
+    }
+
+    /// Takes a client's packet to its connection's server.
+    fn forward_request(
+        &self,
+        now: Time,
+        services: &Services,
+        mut shard: MutexGuard<'_, Shard>,
+        handle: Handle,
+        packet: &mut Packet<'_>,
+        flow: &FlowInfo,
+    ) -> Result<Verdict, DropReason> {
+        let connection = shard.get_mut(handle);
+        connection.count_in(flow.len);
+        connection.answers_elsewhere &= !opens(flow);
+        advance(connection, services, Direction::Input, flow);
+        let unchanged = unchanged(connection);
+        let rewrite = Rewrite {
+            source: connection.translates_client_port().then(|| connection.server_side_client()),
+            destination: Some(connection.server_address()),
+        };
+        let (source, tunnel) = (connection.request_source(), connection.tunnel());
+        shard.restart_timer(handle, now);
+        // Sums over the whole packet need no lock.
+        drop(shard);
+        if let Some(to) = tunnel {
+            return self.encapsulate_flow(now, services, to, packet, flow);
+        }
+        if let Some(verdict) = unchanged {
+            return Ok(verdict);
+        }
+        Ok(Verdict::Forward { rewritten: Some(packet.rewrite(flow, rewrite)?), source })
     }
 
     /// The connection of a client's packet (`ip_vs_in_hook`), unless the packet starts another in its place, or it lost
@@ -226,6 +270,9 @@ impl Director {
         connection.server.unbind_connection(false);
         connection.count_conn();
         connection.count_in(flow.len);
+        if let Some(to) = connection.tunnel() {
+            return self.encapsulate_flow(now, services, to, packet, flow);
+        }
         if let Some(verdict) = unchanged(&connection) {
             return Ok(verdict);
         }
@@ -325,7 +372,8 @@ impl Director {
             Hook::Output => self.handle_error_about_routed(now, services, packet, error)?,
             Hook::Prerouting | Hook::Late => None,
         };
-        Ok(routed.unwrap_or(Verdict::Accept))
+        let known = routed.or_else(|| self.handle_tunnelled_error(now, services, packet));
+        Ok(known.unwrap_or(Verdict::Accept))
     }
 
     /// An error about a packet that a client got in the name of a virtual address, from us or from the server: on to
@@ -345,6 +393,10 @@ impl Director {
         let Some(handle) = shard.find_inbound(&key, now) else { return Ok(None) };
         let connection = shard.get(handle);
         connection.count_in(error.len);
+        if let Some(to) = connection.tunnel() {
+            drop(shard);
+            return self.encapsulate_error(to, packet, error).map(Some);
+        }
         if let Some(verdict) = unchanged(connection) {
             return Ok(Some(verdict));
         }
@@ -443,34 +495,6 @@ impl Director {
             is_its.then(|| (virtual_address, connection.service.source))
         })
     }
-}
-
-/// Takes a client's packet to its connection's server.
-fn forward_request(
-    now: Time,
-    services: &Services,
-    mut shard: MutexGuard<'_, Shard>,
-    handle: Handle,
-    packet: &mut Packet<'_>,
-    flow: &FlowInfo,
-) -> Result<Verdict, DropReason> {
-    let connection = shard.get_mut(handle);
-    connection.count_in(flow.len);
-    connection.answers_elsewhere &= !opens(flow);
-    advance(connection, services, Direction::Input, flow);
-    let unchanged = unchanged(connection);
-    let rewrite = Rewrite {
-        source: connection.translates_client_port().then(|| connection.server_side_client()),
-        destination: Some(connection.server_address()),
-    };
-    let source = connection.request_source();
-    shard.restart_timer(handle, now);
-    // Sums over the whole packet need no lock.
-    drop(shard);
-    if let Some(verdict) = unchanged {
-        return Ok(verdict);
-    }
-    Ok(Verdict::Forward { rewritten: Some(packet.rewrite(flow, rewrite)?), source })
 }
 
 /// What becomes of a connection's packets, in both directions, where nothing is translated.

@@ -19,6 +19,7 @@ pub mod connection;
 mod engine;
 mod estimation;
 mod hasher;
+mod icmp_budget;
 mod marks;
 pub mod packet;
 pub mod protocol;
@@ -26,12 +27,14 @@ pub mod scheduler;
 mod scheduling;
 pub mod service;
 mod time;
+mod tunnel;
 mod verdict;
 
 pub use change::{Command, CommandError, Plan, ServerSpec, ServiceSpec, SteeredService};
 pub use engine::Director;
 pub use hasher::TableHasher;
 pub use time::Time;
+pub use tunnel::{Encapsulation, Onward, Outer, Path};
 pub use verdict::{DropReason, Hook, PacketMeta, Refusal, ReplySource, Route, Verdict};
 
 /// What bounds a director.

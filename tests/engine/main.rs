@@ -18,3 +18,4 @@ mod routed_settings;
 mod sctp;
 mod services;
 mod thresholds;
+mod tunnels;

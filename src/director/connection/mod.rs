@@ -149,9 +149,15 @@ impl Connection {
         ForwardMethod::of_connection(self.flags)
     }
 
-    /// The route that its packets take by direct routing.
+    /// Whether packets reach the server through a tunnel.
+    pub fn is_tunnelled(&self) -> bool {
+        self.forward() == ForwardMethod::Tunnel
+    }
+
+    /// The route that its packets take where nothing is translated: in both directions by direct routing, from the
+    /// server if others reach it through a tunnel.
     pub fn route(&self) -> Option<Route> {
-        (self.forward() == ForwardMethod::Dr).then(|| self.server.forwarding().route).flatten()
+        if self.is_nat() { None } else { self.server.forwarding().route }
     }
 
     /// The virtual address and port.

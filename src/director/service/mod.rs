@@ -11,6 +11,7 @@ mod services;
 mod settings;
 mod stats;
 mod tunables;
+mod tunnel;
 
 pub use estimator::Rates;
 pub use key::{FTP_PORT, Family, Fwmark, ServiceKey};
@@ -19,3 +20,4 @@ pub use services::{ServiceCore, Services, VirtualService};
 pub use settings::{ClientMask, OnRemove, OwnTimeouts, Persistence, ServiceSettings};
 pub use stats::{Stats, StatsSnapshot};
 pub use tunables::Tunables;
+pub use tunnel::{GueChecksum, Tunnel};

@@ -115,6 +115,8 @@ pub struct Services {
     own_timeouts: bool,
     /// The virtual addresses from which routes lead to each server.
     routed: HashMap<IpAddr, Vec<IpAddr>, TableHasher>,
+    /// Whether any server is, or was, reached through a tunnel.
+    has_tunnels: bool,
     /// How long connections of each state last.
     pub timeouts: Timeouts,
     /// The settings of the whole director.
@@ -135,6 +137,7 @@ impl Services {
             one_packet: HashMap::with_hasher(hasher.clone()),
             own_timeouts: false,
             routed: HashMap::with_hasher(hasher.clone()),
+            has_tunnels: false,
             timeouts: Timeouts::default(),
             tunables: Tunables::default(),
             strictness: Strictness::default(),
@@ -183,6 +186,11 @@ impl Services {
     pub fn derive(&mut self) {
         self.own_timeouts =
             self.by_key.values().any(|service| service.settings.timeouts != OwnTimeouts::default());
+        self.has_tunnels = self
+            .by_key
+            .values()
+            .flat_map(|service| &service.servers)
+            .any(|server| server.forwarding().tunnels);
         self.index_one_packet();
         self.index_routes();
     }
@@ -247,6 +255,11 @@ impl Services {
     /// The virtual addresses whose packets reach the server at `server` by direct routing.
     pub fn routed_to(&self, server: IpAddr) -> &[IpAddr] {
         self.routed.get(&server).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether any server is, or was, reached through a tunnel.
+    pub fn has_tunnels(&self) -> bool {
+        self.has_tunnels
     }
 
     /// All services, in no particular order.

@@ -11,6 +11,9 @@ pub struct Tunables {
     pub expire_nodest_conn: bool,
     /// Whether a template whose server has weight 0 is void, so that the client's next connection is scheduled.
     pub expire_quiescent_template: bool,
+    /// Whether clients are told when a packet that must not be fragmented does not fit into the tunnel to its server;
+    /// otherwise what it is sent inside may be fragmented.
+    pub pmtu_disc: bool,
 }
 
 impl Tunables {
@@ -20,6 +23,11 @@ impl Tunables {
 
 impl Default for Tunables {
     fn default() -> Tunables {
-        Tunables { conn_reuse_mode: 1, expire_nodest_conn: false, expire_quiescent_template: false }
+        Tunables {
+            conn_reuse_mode: 1,
+            expire_nodest_conn: false,
+            expire_quiescent_template: false,
+            pmtu_disc: true,
+        }
     }
 }
