@@ -200,6 +200,7 @@ fn add_services(
                 address: SocketAddr::new(address, SERVER_PORT),
                 weight: Weight::default(),
                 forward: ForwardMethod::Nat,
+                tunnel: Default::default(),
                 thresholds: Default::default(),
             }
         };

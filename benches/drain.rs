@@ -48,6 +48,7 @@ fn director(vip: SocketAddr, server: SocketAddr) -> Result<Director, Box<dyn Err
             address: server,
             weight: Weight::new(1).unwrap(),
             forward: ForwardMethod::Nat,
+            tunnel: Default::default(),
             thresholds: Default::default(),
         }],
     })])?;

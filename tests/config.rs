@@ -4,6 +4,7 @@ use nfvs::config::service_keys::{
     Family, Fwmark, LowerThreshold, OnRemove, OwnTimeouts, Persistence, UpperThreshold,
 };
 use nfvs::config::tunables::{ReuseMode, Tunables};
+use nfvs::config::tunnel::{Tunnel, TunnelChecksum, TunnelPort, TunnelType};
 use nfvs::config::{self, Complaints, Config, Key, LoadError, file};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -283,7 +284,7 @@ fn any_file() -> impl Strategy<Value = file::File> {
         prop::collection::vec((1..=u16::MAX, 0..=0x7fff_ffff_u64, any::<bool>(), any::<bool>()), 0..4),
     );
     let services = prop::collection::vec(service, 0..6);
-    let numbers = (1..=2_678_400_u64, 1..=16_777_216_u64, 0..=65_376_u64, 1..=32_u64, 1024..=1_048_576_u64);
+    let numbers = (1..=2_678_400_u64, 1..=16_777_216_u64, 0..=65_312_u64, 1..=32_u64, 1024..=1_048_576_u64);
     (services, numbers, any::<bool>()).prop_map(|(services, (time, max, base, count, length), flag)| {
         let port = |number: u16| file::Port::new(number.into()).unwrap();
         let services = services.into_iter().enumerate().map(|(index, service)| {
@@ -293,13 +294,23 @@ fn any_file() -> impl Strategy<Value = file::File> {
             let servers =
                 servers.into_iter().enumerate().map(|(number, (own_port, weight, with_port, routed))| {
                     let routed = routed && !by_mark;
+                    let tunnelled = weight % 2 == 0;
                     let own_port = if routed || service_port == 0 { service_port } else { own_port };
                     let address = any_address(ipv4, host + 1 + u16::try_from(number).unwrap());
                     file::Server {
                         address: file::Address::new(address).unwrap(),
                         port: with_port.then(|| port(own_port)),
                         weight: file::Weight::new(weight).unwrap(),
-                        forward: if routed { file::Forward::Dr } else { file::Forward::Nat },
+                        forward: match (routed, tunnelled) {
+                            (true, true) => file::Forward::Tunnel,
+                            (true, false) => file::Forward::Dr,
+                            (false, _) => file::Forward::Nat,
+                        },
+                        tunnel: (routed && tunnelled).then(|| Tunnel {
+                            kind: TunnelType::Gue,
+                            port: TunnelPort::new(6080),
+                            checksum: TunnelChecksum::Remote,
+                        }),
                         upper_threshold: UpperThreshold::new(weight).unwrap(),
                         lower_threshold: LowerThreshold::new(weight / 2).unwrap(),
                     }
@@ -362,6 +373,10 @@ fn assert_means_the_same(config: &Config, file: &file::File) {
             assert_eq!(server.thresholds.upper, written.upper_threshold.get());
             assert_eq!(server.thresholds.lower, written.lower_threshold.get());
             assert_eq!(server.forward, written.forward.into());
+            assert_eq!(
+                server.tunnel.port(),
+                written.tunnel.and_then(|tunnel| tunnel.port).map(TunnelPort::get)
+            );
         }
     }
     assert_eq!(u32::from(config.tunables.conn_reuse_mode), file.tunables.conn_reuse_mode.get());

@@ -146,6 +146,7 @@ fn director(transport: Transport, forward: ForwardMethod, secure_tcp: DefenceMod
         scheduler: SchedulerKind::Rr,
         settings: Default::default(),
         servers: vec![ServerSpec {
+            tunnel: Default::default(),
             thresholds: Default::default(),
             address: SERVER.parse().expect("an address"),
             weight: Weight::default(),

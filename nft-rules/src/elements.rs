@@ -29,6 +29,9 @@ pub struct Endpoint {
     /// The real servers reached by direct routing, each with the number of its route from the VIP: every service
     /// of the VIP names the same one. As with `servers`, they stay as long as they have connections.
     pub routes: Vec<(IpAddr, SourceId)>,
+    /// The real servers behind tunnels, of either family. Those of the VIP's are among `routes` as well, by which
+    /// their replies pass. As with `servers`, they stay as long as they have connections.
+    pub tunnels: Vec<IpAddr>,
     /// Whether requests are steered. `false`: the service is deleted; replies of its connections are still
     /// steered, and what clients send to its address is still refused rather than routed on.
     pub accepts: bool,
@@ -49,6 +52,8 @@ pub struct Marked {
     pub ipv6: bool,
     /// The addresses of its real servers, those included that still have connections. They may answer from any port.
     pub servers: Vec<IpAddr>,
+    /// The addresses of those behind tunnels, of either family.
+    pub tunnels: Vec<IpAddr>,
     /// Whether requests are steered.
     pub accepts: bool,
 }
@@ -65,6 +70,7 @@ pub struct Marked {
 ///     source: SourceId::MIN,
 ///     servers: vec![("10.0.2.11".parse().unwrap(), Some(8080))],
 ///     routes: vec![],
+///     tunnels: vec![],
 ///     accepts: true,
 ///     answers_ping: true,
 ///     ftp_data: false,
@@ -101,7 +107,8 @@ impl Endpoint {
     fn is_decided_by_headers(&self) -> bool {
         const TCP: u8 = 6;
         const UDP: u8 = 17;
-        let is_routed = self.servers.is_empty() && !self.routes.is_empty();
+        let changes_none = self.servers.is_empty() && self.tunnels.is_empty();
+        let is_routed = changes_none && !self.routes.is_empty();
         is_routed && !self.reads_payload && matches!(self.protocol, TCP | UDP)
     }
 }
@@ -166,17 +173,11 @@ impl Elements {
             for &follower in followers(address, protocol, port) {
                 self.insert(address, &sets::SERVICES_ANY_PORT, with_protocol(address, follower), []);
             }
-            if endpoint.is_decided_by_headers() {
+            let own_queues = own_queues(endpoint);
+            if let Some([of_port, of_any_port, _]) = own_queues {
                 match port {
-                    Some(port) => {
-                        self.insert(address, &sets::ROUTED_SERVICES, with_port(address, protocol, port), []);
-                    }
-                    None => self.insert(
-                        address,
-                        &sets::ROUTED_SERVICES_ANY_PORT,
-                        with_protocol(address, protocol),
-                        [],
-                    ),
+                    Some(port) => self.insert(address, of_port, with_port(address, protocol, port), []),
+                    None => self.insert(address, of_any_port, with_protocol(address, protocol), []),
                 }
             }
             self.insert_vip_mark(address, mark);
@@ -188,8 +189,8 @@ impl Elements {
                 if !endpoint.routes.is_empty() {
                     self.insert(address, &sets::FTP_DATA_REPLIES, address_bytes(address), []);
                 }
-                if endpoint.is_decided_by_headers() {
-                    self.insert(address, &sets::ROUTED_FTP_DATA, address_bytes(address), []);
+                if let Some([.., of_ftp_data]) = own_queues {
+                    self.insert(address, of_ftp_data, address_bytes(address), []);
                 }
             }
         }
@@ -206,6 +207,9 @@ impl Elements {
         for &(server, route) in &endpoint.routes {
             self.add_route(address, server, route.mark());
         }
+        for &server in &endpoint.tunnels {
+            self.insert(server, &sets::SERVER_ADDRESSES, address_bytes(server), []);
+        }
     }
 
     fn add_route(&mut self, vip: IpAddr, server: IpAddr, mark: u32) {
@@ -221,6 +225,9 @@ impl Elements {
         if service.accepts {
             let mark = mark_bytes(u32::from(service.mark));
             self.set_of(family, &sets::FWMARKS).insert(mark.into(), [].into());
+            if !service.tunnels.is_empty() {
+                self.set_of(family, &sets::TUNNELLED_FWMARKS).insert(mark.into(), [].into());
+            }
         }
         // As long as there is anything of it left, errors may be about it.
         self.set_of(family, &sets::ERRORS_ABOUT_ANY).insert([family.icmp()].into(), [].into());
@@ -228,6 +235,9 @@ impl Elements {
             for protocol in MARKED_PROTOCOLS {
                 self.insert(server, &sets::SERVERS_ANY_PORT, with_protocol(server, protocol), []);
             }
+            self.insert(server, &sets::SERVER_ADDRESSES, address_bytes(server), []);
+        }
+        for &server in &service.tunnels {
             self.insert(server, &sets::SERVER_ADDRESSES, address_bytes(server), []);
         }
     }
@@ -311,6 +321,18 @@ fn difference(
     })
 }
 
+/// The sets that lead an endpoint's packets to other queues than those of what is rewritten: of services of a port, of
+/// every port, and of data connections of FTP.
+fn own_queues(endpoint: &Endpoint) -> Option<[&'static Set; 3]> {
+    if endpoint.is_decided_by_headers() {
+        Some([&sets::ROUTED_SERVICES, &sets::ROUTED_SERVICES_ANY_PORT, &sets::ROUTED_FTP_DATA])
+    } else if !endpoint.tunnels.is_empty() {
+        Some([&sets::TUNNELLED_SERVICES, &sets::TUNNELLED_SERVICES_ANY_PORT, &sets::TUNNELLED_FTP_DATA])
+    } else {
+        None
+    }
+}
+
 /// The protocols without ports that belong to an endpoint as well: what IKE (RFC 7296, 2) protects. An
 /// authentication header over IPv6 stands before another protocol and is no protocol of its own.
 fn followers(address: IpAddr, protocol: u8, port: Option<u16>) -> &'static [u8] {
@@ -362,6 +384,7 @@ mod tests {
             source: SourceId::new(source).unwrap(),
             servers: vec![(server.parse().unwrap(), port.map(|_| 8080))],
             routes: vec![],
+            tunnels: vec![],
             accepts: true,
             answers_ping: true,
             ftp_data: false,
@@ -371,8 +394,13 @@ mod tests {
 
     #[test]
     fn a_service_by_mark_has_no_address_and_its_servers_every_port() {
-        let marked =
-            |accepts| Marked { mark: 5, ipv6: false, servers: vec!["10.0.2.11".parse().unwrap()], accepts };
+        let marked = |accepts| Marked {
+            mark: 5,
+            ipv6: false,
+            servers: vec!["10.0.2.11".parse().unwrap()],
+            tunnels: vec![],
+            accepts,
+        };
         let replies = "add element ip nfvs errors_about_any { icmp }\n\
              add element ip nfvs servers_any_port { 10.0.2.11 . tcp, 10.0.2.11 . udp, 10.0.2.11 . sctp }\n\
              add element ip nfvs server_addresses { 0x0a00020b }\n";
@@ -442,6 +470,38 @@ mod tests {
         ] {
             assert!(elements.contains(&format!("add element ip nfvs {line}\n")), "{line}: {elements}");
         }
+    }
+
+    #[test]
+    fn a_server_behind_a_tunnel_is_of_any_family_and_takes_the_packets_of_its_services_to_queues_of_their_own()
+     {
+        let tunnels: Vec<IpAddr> = vec!["10.0.2.12".parse().unwrap(), "fd00:2::12".parse().unwrap()];
+        let mut mixed = endpoint("10.0.0.100", Some(80), 1);
+        mixed.routes = vec![(tunnels[0], SourceId::new(2).unwrap())];
+        mixed.tunnels = tunnels.clone();
+        let marked = Marked { mark: 5, ipv6: true, servers: vec![], tunnels, accepts: true };
+        let text = Elements::from_endpoints([mixed.clone()]).with_marked([marked.clone()]).to_string();
+        let has = |line: &str| assert!(text.contains(line), "{line}: {text}");
+        has("ip nfvs tunnelled_services { 10.0.0.100 . tcp . 80 }");
+        has("ip6 nfvs tunnelled_fwmarks { 0x00000005 }");
+        has("ip nfvs server_addresses { 0x0a00020b, 0x0a00020c }");
+        has("ip6 nfvs server_addresses { 0xfd000002000000000000000000000012 }");
+        has("ip nfvs servers { 10.0.2.11 . tcp . 8080 }");
+        has("ip nfvs route_vips { 10.0.2.12 . 0x00020000 : 10.0.0.100 }");
+        assert!(!text.contains("routed_services"), "{text}");
+
+        // Without another server, packets need to come segment by segment all the same.
+        mixed.servers.clear();
+        let text = Elements::from_endpoints([mixed.clone()]).to_string();
+        assert!(!text.contains("routed_services") && text.contains(" tunnelled_services "), "{text}");
+        let every_port = Endpoint { port: None, ..mixed.clone() };
+        let text = Elements::from_endpoints([every_port]).to_string();
+        assert!(text.contains("ip nfvs tunnelled_services_any_port { 10.0.0.100 . tcp }"), "{text}");
+        let ftp = Endpoint { ftp_data: true, ..mixed };
+        let text = Elements::from_endpoints([ftp]).to_string();
+        assert!(text.contains("ip nfvs tunnelled_ftp_data { 10.0.0.100 }"), "{text}");
+        let deleted = Elements::default().with_marked([Marked { accepts: false, ..marked }]).to_string();
+        assert!(!deleted.contains("tunnelled_fwmarks"), "{deleted}");
     }
 
     #[test]

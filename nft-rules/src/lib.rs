@@ -26,6 +26,7 @@
 //!     source: SourceId::new(1).unwrap(),
 //!     servers: vec![("10.0.2.11".parse().unwrap(), Some(8080))],
 //!     routes: vec![],
+//!     tunnels: vec![],
 //!     ftp_data: false,
 //!     reads_payload: false,
 //!     accepts: true,
@@ -56,7 +57,7 @@ mod transaction;
 pub use elements::{Changes, Elements, Endpoint, Marked};
 pub use error::{Error, Options};
 pub use plan::{
-    ASK_AGAIN, MARK_MASK, QueueClass, QueuePlan, QueueTarget, REFUSE_NO_SERVER, SourceId, UNTRACK,
+    ASK_AGAIN, MARK_MASK, PacketCopy, QueueClass, QueuePlan, QueueTarget, REFUSE_NO_SERVER, SourceId, UNTRACK,
 };
 pub use probe::{probe, probe_direct_routing};
 pub use steering::{Steering, TABLE};

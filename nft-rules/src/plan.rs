@@ -26,8 +26,9 @@ pub const REFUSE_NO_SERVER: u32 = 0xffff_0000;
 /// routing, and the daemon writes the source itself.
 pub const ASK_AGAIN: u32 = 0xfffe_0000;
 
-/// The mark, within [`MARK_MASK`], of a request that is steered by the operator's mark and that the daemon has taken:
-/// connection tracking is to leave it alone. What it has not taken goes on tracked, like any packet of anybody.
+/// The mark, within [`MARK_MASK`], of a packet that connection tracking is to leave alone: a request that is steered by
+/// the operator's mark and that the daemon has taken (what it has not taken goes on tracked, like any packet of
+/// anybody), or one that the daemon itself sends.
 pub const UNTRACK: u32 = 0xfffd_0000;
 
 /// A number on the packet mark that names the virtual side of a packet, which the kernel writes when the packet
@@ -89,21 +90,32 @@ pub enum QueueClass {
     Routed,
     /// The same of UDP to such a service.
     RoutedDatagram,
+    /// What may go to a server in a tunnel, and so has to come segment by segment: all but SYN, INIT and UDP to a
+    /// service that has, or had, a server behind one.
+    Tunnelled,
+    /// UDP to such a service.
+    TunnelledDatagram,
 }
 
 impl QueueClass {
     /// Every class, in the order of the queue numbers. Later classes are appended, never inserted.
-    pub const ALL: [QueueClass; 5] = [
+    pub const ALL: [QueueClass; 7] = [
         QueueClass::Established,
         QueueClass::Open,
         QueueClass::Datagram,
         QueueClass::Routed,
         QueueClass::RoutedDatagram,
+        QueueClass::Tunnelled,
+        QueueClass::TunnelledDatagram,
     ];
 
-    /// Whether packets of this class are written back by the daemon, which then needs the whole of them.
-    pub fn is_rewritten(self) -> bool {
-        !matches!(self, QueueClass::Routed | QueueClass::RoutedDatagram)
+    /// How much of each packet the daemon needs, and in which shape.
+    pub fn copy(self) -> PacketCopy {
+        match self {
+            QueueClass::Established | QueueClass::Open | QueueClass::Datagram => PacketCopy::Whole,
+            QueueClass::Routed | QueueClass::RoutedDatagram => PacketCopy::Headers,
+            QueueClass::Tunnelled | QueueClass::TunnelledDatagram => PacketCopy::Segments,
+        }
     }
 }
 
@@ -115,8 +127,21 @@ impl fmt::Display for QueueClass {
             QueueClass::Datagram => "datagram",
             QueueClass::Routed => "routed",
             QueueClass::RoutedDatagram => "routed-udp",
+            QueueClass::Tunnelled => "tunnelled",
+            QueueClass::TunnelledDatagram => "tunnelled-udp",
         })
     }
+}
+
+/// What a queue hands over of each packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PacketCopy {
+    /// All of it, several segments in one (GSO) as they are: it is written back, and the kernel cuts it afterwards.
+    Whole,
+    /// The first bytes: it is only decided about.
+    Headers,
+    /// All of it, with several segments in one cut before, and no checksum owed: it is sent on by the daemon.
+    Segments,
 }
 
 /// The queue numbers: `count` queues of each class, one class after the other, from `base` up.
@@ -200,14 +225,18 @@ mod tests {
                 (QueueClass::Routed, 1, 47),
                 (QueueClass::RoutedDatagram, 0, 48),
                 (QueueClass::RoutedDatagram, 1, 49),
+                (QueueClass::Tunnelled, 0, 50),
+                (QueueClass::Tunnelled, 1, 51),
+                (QueueClass::TunnelledDatagram, 0, 52),
+                (QueueClass::TunnelledDatagram, 1, 53),
             ]
         );
     }
 
     #[test]
     fn a_plan_must_fit_the_queue_numbers() {
-        assert!(QueuePlan { base: 65_531, count: 1 }.validate().is_ok());
-        assert!(QueuePlan { base: 65_532, count: 1 }.validate().is_err());
+        assert!(QueuePlan { base: 65_529, count: 1 }.validate().is_ok());
+        assert!(QueuePlan { base: 65_530, count: 1 }.validate().is_err());
         assert!(QueuePlan { base: 0, count: 0 }.validate().is_err());
         assert!(QueuePlan { base: 0, count: 65_535 }.validate().is_err());
     }

@@ -176,7 +176,16 @@ pub(crate) static ROUTED_SERVICES: Set = Set::new("routed_services", ADDRESS_PRO
 pub(crate) static ROUTED_SERVICES_ANY_PORT: Set = Set::new("routed_services_any_port", ADDRESS_PROTOCOL);
 /// Those of `ftp_data`.
 pub(crate) static ROUTED_FTP_DATA: Set = Set::new("routed_ftp_data", ADDRESS);
-/// The marks that name a VIP and a server reached by direct routing.
+/// Those of `services` that have, or had, a server behind a tunnel.
+pub(crate) static TUNNELLED_SERVICES: Set = Set::new("tunnelled_services", ADDRESS_PROTOCOL_PORT);
+/// Those of `services_any_port`.
+pub(crate) static TUNNELLED_SERVICES_ANY_PORT: Set =
+    Set::new("tunnelled_services_any_port", ADDRESS_PROTOCOL);
+/// Those of `ftp_data`.
+pub(crate) static TUNNELLED_FTP_DATA: Set = Set::new("tunnelled_ftp_data", ADDRESS);
+/// Those of `fwmarks`.
+pub(crate) static TUNNELLED_FWMARKS: Set = Set::new("tunnelled_fwmarks", MARK);
+/// The marks that name a VIP and a server reached by direct routing, or whose replies are routed as its own.
 pub(crate) static ROUTE_MARKS: Set = Set::new("route_marks", MARK);
 /// The keys of `route_vips`.
 pub(crate) static ROUTED: Set = Set::new("routed", ADDRESS_MARK);
@@ -186,7 +195,7 @@ pub(crate) static ROUTE_SERVERS: Set = Set::map("route_servers", ADDRESS_MARK, C
 pub(crate) static ROUTE_VIPS: Set = Set::map("route_vips", ADDRESS_MARK, Column::Address);
 
 /// Every set of a table. The position is the index in [`Elements`](crate::Elements).
-pub(crate) static ALL: [&Set; 22] = [
+pub(crate) static ALL: [&Set; 26] = [
     &FWMARKS,
     &ERRORS_ABOUT_ANY,
     &FTP_DATA,
@@ -205,6 +214,10 @@ pub(crate) static ALL: [&Set; 22] = [
     &ROUTED_SERVICES,
     &ROUTED_SERVICES_ANY_PORT,
     &ROUTED_FTP_DATA,
+    &TUNNELLED_SERVICES,
+    &TUNNELLED_SERVICES_ANY_PORT,
+    &TUNNELLED_FTP_DATA,
+    &TUNNELLED_FWMARKS,
     &ROUTE_MARKS,
     &ROUTED,
     &ROUTE_SERVERS,

@@ -124,6 +124,8 @@ impl Steering {
             chain("request_datagram", self.queues(QueueClass::Datagram, Client::Source)),
             chain("request_routed_established", self.queues(QueueClass::Routed, Client::Source)),
             chain("request_routed_datagram", self.queues(QueueClass::RoutedDatagram, Client::Source)),
+            chain("request_tunnelled_established", self.queues(QueueClass::Tunnelled, Client::Source)),
+            chain("request_tunnelled_datagram", self.queues(QueueClass::TunnelledDatagram, Client::Source)),
             chain(
                 "request_by_class",
                 vec![
@@ -143,9 +145,21 @@ impl Steering {
                     vec![Protocol(UDP), Goto("request_routed_datagram")],
                 ],
             ),
-            chain("request", request(TO_PORT, &sets::ROUTED_SERVICES)),
+            chain(
+                "request_tunnelled",
+                vec![
+                    vec![Syn, Goto("request_open")],
+                    vec![Protocol(UDP), Goto("request_tunnelled_datagram")],
+                    vec![Init, Goto("request_open")],
+                    vec![Goto("request_tunnelled_established")],
+                ],
+            ),
+            chain("request", request(TO_PORT, &sets::ROUTED_SERVICES, &sets::TUNNELLED_SERVICES)),
             chain("request_ftp_data", request_ftp_data()),
-            chain("request_any_port", request(TO_PROTOCOL, &sets::ROUTED_SERVICES_ANY_PORT)),
+            chain(
+                "request_any_port",
+                request(TO_PROTOCOL, &sets::ROUTED_SERVICES_ANY_PORT, &sets::TUNNELLED_SERVICES_ANY_PORT),
+            ),
             chain("virtual_icmp", virtual_icmp(family)),
             chain(
                 "virtual",
@@ -166,12 +180,19 @@ impl Steering {
                 ],
             ),
             chain(
+                "request_marked",
+                vec![
+                    vec![In(OPERATOR_MARK, &sets::TUNNELLED_FWMARKS), Goto("request_tunnelled")],
+                    vec![Goto("request_by_class")],
+                ],
+            ),
+            chain(
                 "marked",
                 vec![
                     // It may be anybody's if the daemon does not take it, so connection tracking must not miss it.
-                    vec![Protocol(TCP), Goto("request_by_class")],
-                    vec![Protocol(UDP), Goto("request_by_class")],
-                    vec![Protocol(SCTP), Goto("request_by_class")],
+                    vec![Protocol(TCP), Goto("request_marked")],
+                    vec![Protocol(UDP), Goto("request_marked")],
+                    vec![Protocol(SCTP), Goto("request_marked")],
                     vec![In(TO, &sets::VIPS), Goto("virtual")],
                     vec![Goto("from_server")],
                 ],
@@ -268,9 +289,15 @@ fn ftp_data() -> Vec<Vec<Statement>> {
         .into()
 }
 
-/// A packet to a service, which `to` finds in `routed` if the daemon rewrites none of its packets.
-fn request(to: &'static [Field], routed: &'static Set) -> Vec<Vec<Statement>> {
-    vec![vec![Notrack], vec![In(to, routed), Goto("request_routed")], vec![Goto("request_by_class")]]
+/// A packet to a service, which `to` finds in `routed` if the daemon rewrites none of its packets, and in `tunnelled`
+/// if it may send some on in tunnels.
+fn request(to: &'static [Field], routed: &'static Set, tunnelled: &'static Set) -> Vec<Vec<Statement>> {
+    vec![
+        vec![Notrack],
+        vec![In(to, routed), Goto("request_routed")],
+        vec![In(to, tunnelled), Goto("request_tunnelled")],
+        vec![Goto("request_by_class")],
+    ]
 }
 
 /// What may be a data connection. If it is none, it may be anybody's whose address the VIP is, so connection tracking
@@ -279,6 +306,7 @@ fn request_ftp_data() -> Vec<Vec<Statement>> {
     vec![
         vec![In(TO_PROTOCOL, &sets::SERVICES_ANY_PORT), Notrack],
         vec![In(TO, &sets::ROUTED_FTP_DATA), Goto("request_routed")],
+        vec![In(TO, &sets::TUNNELLED_FTP_DATA), Goto("request_tunnelled")],
         vec![Goto("request_by_class")],
     ]
 }
@@ -405,6 +433,8 @@ fn leftover_icmp(family: Family) -> Vec<Vec<Statement>> {
 /// either.
 fn set_source() -> Vec<Vec<Statement>> {
     vec![
+        // The daemon's own; what is left to do is the same as at the end, and sooner done.
+        vec![MarkedWith(UNTRACK), ClearMarkId, Accept],
         vec![MarkedWith(ASK_AGAIN), Goto("ask_again")],
         vec![In(MARK_ID, &sets::ROUTE_MARKS), Goto("route_back")],
         vec![PortFromMark(Transport::Tcp)],
@@ -451,6 +481,9 @@ fn base_chains(family: Family) -> Vec<Chain> {
             Hook::Output,
             RAW,
             vec![
+                // What the daemon sends. It keeps its mark until it has passed the hooks of this table: one that
+                // changes here has the packet routed anew.
+                vec![MarkedWith(UNTRACK), Notrack, Accept],
                 // This host's routing is not the client's or the server's business: the director must stay in the
                 // path. A redirect would name the real server to the client, or the client to the server.
                 vec![redirect, In(REDIRECTED, &sets::SERVER_ADDRESSES), Counter, Drop],
@@ -463,7 +496,12 @@ fn base_chains(family: Family) -> Vec<Chain> {
                 other,
             ],
         ),
-        base("output_after", Hook::Output, AFTER_RAW, vec![given_route("route_out"), vec![Goto("after")]]),
+        base(
+            "output_after",
+            Hook::Output,
+            AFTER_RAW,
+            vec![vec![MarkedWith(UNTRACK), Untracked, Accept], given_route("route_out"), vec![Goto("after")]],
+        ),
         base("input", Hook::Input, MANGLE, late.clone()),
         base("postrouting", Hook::Postrouting, MANGLE, [within, late].concat()),
     ]

@@ -14,7 +14,7 @@ use common::{
     sctp::{read_sctp, sctp},
     steering,
 };
-use nft_rules::{SourceId, Tables};
+use nft_rules::{Marked, SourceId, Tables};
 
 /// Packets offered to each queue by a chain, in the order of its rules.
 fn offered(row: &Row, family: &str, chain: &str) -> Vec<u64> {
@@ -83,13 +83,15 @@ fn each_kind_of_packet_has_its_class() {
 
 /// Which chain offered a packet more than before to its queue.
 fn taken(row: &Row, family: &str, send: impl FnOnce()) -> Vec<&'static str> {
-    const CHAINS: [&str; 6] = [
+    const CHAINS: [&str; 8] = [
         "request_open",
         "request_established",
         "request_datagram",
         "reply",
         "request_routed_established",
         "reply_routed",
+        "request_tunnelled_established",
+        "request_tunnelled_datagram",
     ];
     let count = || CHAINS.map(|chain| offered(row, family, chain).iter().sum::<u64>());
     let before = count();
@@ -213,6 +215,64 @@ fn packets_of_direct_routing_have_classes_of_their_own_and_meet_in_one_queue() {
 fn tcp(source: u16, destination: u16, flags: u8) -> Vec<u8> {
     let ports = [source.to_be_bytes(), destination.to_be_bytes()].concat();
     [&ports[..], &[0; 8], &[0x50, flags], &[0; 6]].concat()
+}
+
+/// Whether a packet is sent through the tunnel or rewritten for another server, the rules cannot know.
+#[test]
+fn packets_that_may_go_through_a_tunnel_have_classes_of_their_own() {
+    const MARK: u16 = 5;
+    let row = Row::new();
+    let tunnelled = |index: usize, protocol: u8| {
+        let source = 1 + u16::from(protocol);
+        let mut endpoint = endpoint(protocol, VIP[index], Some(80), source, (SERVER[index], Some(8080)));
+        // One of the other family.
+        endpoint.tunnels.push(SERVER[1 - index].parse().unwrap());
+        endpoint
+    };
+    let endpoints = [0, 1].into_iter().flat_map(|index| [TCP, UDP, SCTP].map(|of| tunnelled(index, of)));
+    let marked = [false, true].map(|ipv6| Marked {
+        mark: MARK,
+        ipv6,
+        servers: vec![],
+        tunnels: vec![SERVER[0].parse().unwrap()],
+        accepts: true,
+    });
+    let held = elements(endpoints.collect()).with_marked(marked);
+    row.director.run(|| Tables::install(&steering(1), held)).unwrap();
+    for (index, family) in ["ip", "ip6"].into_iter().enumerate() {
+        row.director.nft(&format!(
+            "table {family} operator {{\n chain marks {{\n type filter hook prerouting priority -310\n \
+             {family} daddr {} @th,16,16 81 meta mark set {MARK}\n }}\n}}\n",
+            VIP[index]
+        ));
+        for (protocol, packet, class) in [
+            (TCP, tcp as fn(u16, u16, u8) -> Vec<u8>, ["request_open", "request_tunnelled_established"]),
+            (UDP, udp, ["request_tunnelled_datagram"; 2]),
+            (
+                SCTP,
+                |from, to, chunk| sctp(from, to, chunk, &[1, 2, 3, 4]),
+                ["request_open", "request_tunnelled_established"],
+            ),
+        ] {
+            let client = Raw::new(&row.client, VIP[index], protocol);
+            // By address, and by mark.
+            for port in [80, 81] {
+                let opens = if protocol == TCP { 0x02 } else { 1 };
+                for (kind, class) in [opens, 0x10].into_iter().zip(class) {
+                    let request = taken(&row, family, || {
+                        client.send(VIP[index], &packet(5000, port, kind));
+                        row.client.must(&format!("ping -q -c 1 -W 5 {}", VIP[index]));
+                    });
+                    assert_eq!(request, [class], "{family} {protocol} {port} {kind:#x}");
+                }
+            }
+        }
+    }
+}
+
+/// A datagram without content, and without checksum (over IPv6, nothing here looks at it either).
+fn udp(source: u16, destination: u16, _: u8) -> Vec<u8> {
+    [source.to_be_bytes(), destination.to_be_bytes(), 8u16.to_be_bytes(), [0; 2]].concat()
 }
 
 #[test]

@@ -155,7 +155,7 @@ fn queue_numbers_are_checked_before_the_kernel_is_asked() {
     let error = node.run(|| Tables::install(&wrong, Elements::default())).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "queues: 1 queues in each of 5 classes from number 65534: at least one, and none above 65535"
+        "queues: 1 queues in each of 7 classes from number 65534: at least one, and none above 65535"
     );
 }
 

@@ -10,6 +10,7 @@ use super::service_keys::{
     Family, Fwmark, LowerThreshold, OnRemove, OwnTimeouts, Persistence, UpperThreshold,
 };
 use super::tunables::Tunables;
+use super::tunnel::Tunnel;
 use crate::director::service::ForwardMethod;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, Visitor};
@@ -127,7 +128,7 @@ impl Object for Service {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
-    /// The server's address, of the same family as the service's.
+    /// The server's address, of the same family as the service's; with "tunnel", of any.
     pub address: Address,
     /// The server's port. Default: the service's. If that is 0 (every port), so is this: packets keep theirs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -136,9 +137,13 @@ pub struct Server {
     /// How many new connections the server gets in comparison with the others; 0: none.
     #[serde(default)]
     pub weight: Weight,
-    /// How packets reach the server. With "dr" and "local" the server's port is the service's.
+    /// How packets reach the server. With "dr", "local" and "tunnel" the server's port is the service's.
     #[serde(default)]
     pub forward: Forward,
+    /// With "forward": "tunnel", how packets are wrapped. Default: in another IP header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Tunnel")]
+    pub tunnel: Option<Tunnel>,
     /// How many connections it may have before it is full and gets no new ones; 0: it never is (ipvsadm -x).
     #[serde(default)]
     pub upper_threshold: UpperThreshold,
@@ -185,7 +190,7 @@ impl Object for Connections {
     const REQUIRED: &'static [&'static str] = &[];
 }
 
-/// The queues between the kernel and the daemon: "count" for each of five classes, numbered from "base" on.
+/// The queues between the kernel and the daemon: "count" for each of seven classes, numbered from "base" on.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Queues {
@@ -216,6 +221,8 @@ pub enum Forward {
     Dr,
     /// Local node: unchanged; the server is the director itself, which has the virtual address.
     Local,
+    /// Tunnel (ipvsadm -i): unchanged, inside another packet; otherwise like "dr", wherever the server is.
+    Tunnel,
 }
 
 /// The word in the file.
@@ -231,6 +238,7 @@ impl From<Forward> for ForwardMethod {
             Forward::Nat => ForwardMethod::Nat,
             Forward::Dr => ForwardMethod::Dr,
             Forward::Local => ForwardMethod::Local,
+            Forward::Tunnel => ForwardMethod::Tunnel,
         }
     }
 }
@@ -428,6 +436,7 @@ mod tests {
         check::<Persistence>();
         check::<OwnTimeouts>();
         check::<Tunables>();
+        check::<Tunnel>();
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub mod service_keys;
 mod settings;
 mod syntax;
 pub mod tunables;
+pub mod tunnel;
 
 pub use complaint::{Complaint, Complaints};
 pub use model::{

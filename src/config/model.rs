@@ -1,7 +1,7 @@
 //! A checked configuration: whatever a [`Config`] says is possible and consistent.
 
 use crate::director::service::{
-    Family, ForwardMethod, Fwmark, ServiceSettings, Thresholds, Tunables, Weight,
+    Family, ForwardMethod, Fwmark, ServiceSettings, Thresholds, Tunables, Tunnel, Weight,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -107,7 +107,7 @@ impl fmt::Display for Key {
 /// A real server of a virtual service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// The server's address, of the same family as the service's.
+    /// The server's address, of the same family as the service's; behind a tunnel, of any.
     pub address: IpAddr,
     /// The port, in host byte order; 0 (always for a service with port 0): the one the client asked for.
     pub port: u16,
@@ -115,6 +115,8 @@ pub struct Server {
     pub weight: Weight,
     /// How packets reach it.
     pub forward: ForwardMethod,
+    /// How they are wrapped, if they go through a tunnel.
+    pub tunnel: Tunnel,
     /// How many connections it may have.
     pub thresholds: Thresholds,
 }
@@ -145,7 +147,7 @@ pub struct Queues {
 
 impl Queues {
     /// Classes of traffic that have queues of their own.
-    pub const CLASSES: u16 = 5;
+    pub const CLASSES: u16 = 7;
     /// The largest number of queues of a class.
     pub const MAX_COUNT: u16 = 32;
 

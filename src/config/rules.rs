@@ -6,6 +6,7 @@ use super::model::{Config, Key, Queues, Server, Service, Timeouts};
 use super::read::{self, Read};
 use super::settings;
 use super::tunables::Tunables;
+use super::tunnel::{self, Tunnel};
 use crate::director::service::{Family, ForwardMethod, Fwmark, Weight};
 use jsonc_parser::ast::Value;
 use std::collections::HashMap;
@@ -111,8 +112,8 @@ fn service(
     known: &mut Known,
     findings: &mut Findings<'_>,
 ) -> Option<Service> {
-    let servers: Vec<Read<'_, file::Server>> = read::elements(value, &path, "servers")
-        .filter_map(|(path, value)| read::object(value, path, findings))
+    let servers: Vec<WrittenServer<'_>> = read::elements(value, &path, "servers")
+        .filter_map(|(path, value)| WrittenServer::read(value, path, findings))
         .collect();
     let read = read::object::<file::Service>(value, path, findings)?;
     let key = key(&read, &servers, findings)?;
@@ -133,8 +134,9 @@ fn service(
         servers: Vec::with_capacity(servers.len()),
     };
     let mut places = HashMap::with_capacity(servers.len());
-    for read in servers.iter().filter(|read| read.is_right("port")) {
-        let Some(server) = server(read, &service, findings) else { continue };
+    for written in servers.iter().filter(|written| written.server.is_right("port")) {
+        let Some(server) = server(written, &service, findings) else { continue };
+        let read = &written.server;
         let socket = SocketAddr::new(server.address, server.port);
         if let Some(first) = places.get(&socket) {
             let message = format!("{socket} is already {first}; to give a server more, raise its weight");
@@ -150,7 +152,7 @@ fn service(
 /// What the service is found by; nothing if that is missing or wrong.
 fn key(
     read: &Read<'_, file::Service>,
-    servers: &[Read<'_, file::Server>],
+    servers: &[WrittenServer<'_>],
     findings: &mut Findings<'_>,
 ) -> Option<Key> {
     let file::Service { protocol, address, port, fwmark, family, .. } = &read.written;
@@ -161,7 +163,7 @@ fn key(
             read.complain(findings, key, message.to_owned());
         }
         let mark = fwmark.map(|mark| Fwmark::new(mark.get()).expect("both types have the same bounds"))?;
-        let of_servers = servers.first().map(|server| Family::of(server.written.address.get()));
+        let of_servers = servers.first().map(|written| Family::of(written.server.written.address.get()));
         let family = family.map(Family::from).or(of_servers);
         if family.is_none() && read.is_right("family") {
             let message = "no server tells the address family; write \"family\": \"ipv4\" or \"ipv6\"";
@@ -204,7 +206,23 @@ fn check_name(read: &Read<'_, file::Service>, key: Key, known: &mut Known, findi
     }
 }
 
-fn server(read: &Read<'_, file::Server>, service: &Service, findings: &mut Findings<'_>) -> Option<Server> {
+/// A server, and the object in it.
+struct WrittenServer<'a> {
+    server: Read<'a, file::Server>,
+    tunnel: Option<Read<'a, Tunnel>>,
+}
+
+impl<'a> WrittenServer<'a> {
+    fn read(value: &'a Value<'a>, path: String, findings: &mut Findings<'_>) -> Option<WrittenServer<'a>> {
+        let server: Read<'a, file::Server> = read::object(value, path, findings)?;
+        let tunnel = read::part(value, &server.path, "tunnel", findings);
+        Some(WrittenServer { server, tunnel })
+    }
+}
+
+fn server(written: &WrittenServer<'_>, service: &Service, findings: &mut Findings<'_>) -> Option<Server> {
+    let read = &written.server;
+    let tunnel = tunnel::tunnel(read, written.tunnel.as_ref(), findings);
     let address = read.written.address.get();
     let written_port = read.written.port.map(file::Port::get);
     if let Some(message) = wrong_port(written_port, read.written.forward.into(), service) {
@@ -230,6 +248,7 @@ fn server(read: &Read<'_, file::Server>, service: &Service, findings: &mut Findi
         port,
         weight: Weight::new(read.written.weight.get()).expect("both types have the same bounds"),
         forward,
+        tunnel,
         thresholds: settings::thresholds(read, findings),
     })
 }
@@ -250,11 +269,17 @@ fn wrong_port(port: Option<u16>, forward: ForwardMethod, service: &Service) -> O
              service's {}",
             service.key.port()
         )),
-        Some(port) if !by_mark && forward.is_routed() && port != service.key.port() => Some(format!(
-            "{port} cannot be: with \"forward\": \"{forward}\" packets reach the server as the client sent them, for the \
-             service's {}; leave the key out, or use \"nat\"",
-            service.key.port()
+        Some(port) if by_mark && forward == ForwardMethod::Tunnel && port != 0 => Some(format!(
+            "{port} cannot be: with \"forward\": \"tunnel\" packets reach the server as the client sent them; leave the \
+             key out, or use \"nat\""
         )),
+        Some(port) if !by_mark && forward != ForwardMethod::Nat && port != service.key.port() => {
+            Some(format!(
+                "{port} cannot be: with \"forward\": \"{forward}\" packets reach the server as the client sent them, for the \
+             service's {}; leave the key out, or use \"nat\"",
+                service.key.port()
+            ))
+        }
         _ => None,
     }
 }
@@ -266,7 +291,7 @@ fn unreachable_server(
     forward: ForwardMethod,
     service: &Service,
 ) -> Option<String> {
-    if Family::of(address) != service.key.family() {
+    if Family::of(address) != service.key.family() && forward != ForwardMethod::Tunnel {
         let family = match service.key.family() {
             Family::V4 => "IPv4",
             Family::V6 => "IPv6",
@@ -276,7 +301,8 @@ fn unreachable_server(
             Key::Mark { .. } => service.key.to_string(),
         };
         return Some(format!(
-            "{address} is of another family than the service's {of_service}; write an {family} address"
+            "{address} is of another family than the service's {of_service}; write an {family} address, or use \
+             \"tunnel\""
         ));
     }
     let vip = match service.key {

@@ -66,7 +66,6 @@ const REFUSED: &[(&[&str], &str)] = &[
         &["backup_only"],
         "this version of nfvs does not synchronise connections, and is no other director's backup",
     ),
-    (&["pmtu_disc"], "this version of nfvs has no tunnels"),
     (&["cache_bypass"], "this version of nfvs has no bypass"),
     (&["lblc_expiration", "lblcr_expiration"], "this version of nfvs has no such scheduler"),
     (

@@ -2,7 +2,9 @@
 //!
 //! A request is one line of JSON, a reply one or more. Field names and meanings are stable; fields may be added.
 
-use crate::director::service::{ClientMask, OwnTimeouts, Persistence, ServiceKey, VirtualService};
+use crate::director::service::{
+    ClientMask, ForwardMethod, OwnTimeouts, Persistence, RealServer, ServiceKey, VirtualService,
+};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -259,8 +261,11 @@ pub struct ServerStatus {
     pub port: u16,
     /// Its weight.
     pub weight: u32,
-    /// How packets reach it: `nat` or `dr`.
+    /// How packets reach it: `nat`, `dr` or `tunnel`.
     pub forward: String,
+    /// How packets are wrapped; of a server with `tunnel` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<TunnelStatus>,
     /// Active connections.
     pub active: u32,
     /// Other connections.
@@ -281,6 +286,31 @@ pub struct ServerStatus {
     pub health: String,
     /// Its counters.
     pub stats: Traffic,
+}
+
+/// How packets to a server are wrapped, as the configuration file writes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelStatus {
+    /// `ipip`, `gue` or `gre`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The UDP port of `gue`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// `none`, `full` or `remote`.
+    pub checksum: String,
+}
+
+impl TunnelStatus {
+    /// The tunnel to a server, if new connections have one.
+    pub fn of(server: &RealServer) -> Option<TunnelStatus> {
+        let tunnel = server.tunnel();
+        (server.forwarding().method == ForwardMethod::Tunnel).then(|| TunnelStatus {
+            kind: tunnel.kind().to_owned(),
+            port: tunnel.port(),
+            checksum: tunnel.checksum().to_owned(),
+        })
+    }
 }
 
 /// Counters of a service or a server.
@@ -318,7 +348,7 @@ pub struct ConnectionStatus {
     pub origin: String,
     /// Whether it is a persistence template.
     pub template: bool,
-    /// How packets reach the server: `nat` or `dr`.
+    /// How packets reach the server: `nat`, `dr` or `tunnel`.
     pub forward: String,
     /// Flags of the synchronisation protocol, in hexadecimal.
     pub flags: String,

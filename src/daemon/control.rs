@@ -3,6 +3,7 @@
 use super::api::{
     PersistenceStatus, QueueStatus, RateStatus, Reloaded, Reply, Request, ServerRates, ServerStatus,
     ServiceName, ServiceRates, ServiceStatus, Statistics, Traffic, TrafficRates, TunablesStatus,
+    TunnelStatus,
 };
 use super::clock::Clock;
 use super::queue::{QueueCounters, read_counters};
@@ -133,7 +134,7 @@ impl Control {
     /// The first command that is not possible, or what the kernel refused. Nothing has changed then.
     fn apply(&mut self, commands: &[Command], answer_ping: bool) -> anyhow::Result<()> {
         let servers = commands.iter().flat_map(translate::servers);
-        preflight::check_forwarding(&servers.clone().map(|server| server.address.ip()))?;
+        preflight::check_servers(&servers.clone().map(|server| (server.address.ip(), server.forward)))?;
         let routed = |server: &&ServerSpec| server.forward.is_routed();
         if let Some(server) = servers.clone().find(routed).filter(|_| !self.tables.steering().direct_routing)
         {
@@ -299,6 +300,7 @@ pub(super) fn elements(steered: &[SteeredService], answer_ping: bool) -> Element
                     (server, SourceId::new(route.0).expect("the director counts routes as the rules do"))
                 })
                 .collect(),
+            tunnels: service.tunnels.clone(),
             accepts: service.accepts,
             answers_ping: answer_ping,
             ftp_data: service.ftp_data,
@@ -311,6 +313,7 @@ pub(super) fn elements(steered: &[SteeredService], answer_ping: bool) -> Element
             mark: mark.get(),
             ipv6: family == Family::V6,
             servers: service.servers.iter().map(SocketAddr::ip).collect(),
+            tunnels: service.tunnels.clone(),
             accepts: service.accepts,
         })
     });
@@ -358,6 +361,7 @@ fn server_status(server: &RealServer) -> ServerStatus {
         port: server.port,
         weight: server.weight().get(),
         forward: server.forwarding().method.to_string(),
+        tunnel: TunnelStatus::of(server),
         active: server.active_conns(),
         inactive: server.inactive_conns(),
         persistent: server.templates(),

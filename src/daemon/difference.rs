@@ -63,16 +63,17 @@ fn service_changes(service: &VirtualService, spec: &ServiceSpec) -> Vec<Command>
     for server in &service.servers {
         let address = SocketAddr::new(server.address, server.port);
         if wanted.contains(&address) {
-            kept.insert(address, (server.weight(), server.forwarding().method, server.thresholds()));
+            let tunnel = server.tunnel();
+            kept.insert(address, (server.weight(), server.forwarding().method, tunnel, server.thresholds()));
         } else {
             commands.push(Command::DeleteServer(key, address));
         }
     }
     let (known, new): (Vec<&ServerSpec>, Vec<&ServerSpec>) =
         spec.servers.iter().partition(|server| kept.contains_key(&server.address));
-    let edited = known
-        .into_iter()
-        .filter(|server| kept[&server.address] != (server.weight, server.forward, server.thresholds));
+    let edited = known.into_iter().filter(|server| {
+        kept[&server.address] != (server.weight, server.forward, server.tunnel, server.thresholds)
+    });
     commands.extend(edited.map(|server| Command::EditServer(key, *server)));
     commands.extend(new.into_iter().map(|server| Command::AddServer(key, *server)));
     if (service.scheduler, service.settings) != (spec.scheduler, spec.settings) {

@@ -18,6 +18,7 @@ mod reload;
 mod service_manager;
 mod settled;
 mod translate;
+mod tunnel;
 mod worker;
 
 use crate::config::{self, Config};
@@ -27,7 +28,7 @@ use clock::Clock;
 use control::{Control, ServedQueue, elements};
 use control_socket::ControlSocket;
 use netns::{NamedNamespace, NamespaceLock};
-use nft_rules::{Steering, Tables};
+use nft_rules::{PacketCopy, Steering, Tables};
 use queue::QueueConfig;
 use reload::Reloader;
 use service_manager::ServiceManager;
@@ -62,7 +63,7 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
     let namespace = options.netns.as_deref().map(NamedNamespace::enter).transpose()?;
     preflight::check_capabilities()?;
     let lock = NamespaceLock::take()?;
-    preflight::check_forwarding(&config.servers().map(|server| server.address))?;
+    preflight::check_servers(&config.servers().map(|server| (server.address, server.forward)))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(serve(options, &config, namespace.as_ref(), &lock));
     // A file that is being read for a reload, and never will have been, keeps nobody.
@@ -162,7 +163,11 @@ fn start(config: &Config) -> anyhow::Result<Control> {
         .queues
         .all()
         .map(|(class, index, number)| {
-            let kind = if class.is_rewritten() { QueueConfig::new } else { QueueConfig::deciding };
+            let kind = match class.copy() {
+                PacketCopy::Whole => QueueConfig::new,
+                PacketCopy::Headers => QueueConfig::deciding,
+                PacketCopy::Segments => QueueConfig::by_segment,
+            };
             let settings = QueueConfig { max_len: settled.queue_length, ..kind(number) };
             let queue = queue::open(settled.backend, &settings)?;
             let name = format!("{class}-{index}");

@@ -23,6 +23,21 @@ pub(super) fn check_capabilities() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Checks that the process may send packets into tunnels, which the server at `address` takes.
+///
+/// # Errors
+/// Names the capability that is missing.
+fn check_tunnels(address: IpAddr) -> anyhow::Result<()> {
+    let effective = capabilities(None).context("cannot read this process's capabilities")?.effective;
+    if !effective.contains(CapabilitySet::NET_RAW) {
+        bail!(
+            "the server {address} cannot have \"forward\": \"tunnel\": the capability CAP_NET_RAW is missing; run as \
+             root or grant it"
+        );
+    }
+    Ok(())
+}
+
 /// A sysctl that keeps packets from a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -55,12 +70,17 @@ impl ForwardingOff {
     }
 }
 
-/// Checks that packets reach the servers at these addresses: that this namespace forwards packets of their family,
-/// unless they are in it.
+/// Checks that packets reach the servers at these addresses by these methods: that this process may send into tunnels,
+/// and that this namespace forwards packets to the other servers, unless they are in it.
 ///
 /// # Errors
-/// [`ForwardingOff`] names the sysctl, and a server that needs it.
-pub(super) fn check_forwarding(servers: &(impl Iterator<Item = IpAddr> + Clone)) -> anyhow::Result<()> {
+/// Says what is missing, and which server needs it.
+pub(super) fn check_servers(
+    servers: &(impl Iterator<Item = (IpAddr, ForwardMethod)> + Clone),
+) -> anyhow::Result<()> {
+    if let Some((address, _)) = servers.clone().find(|&(_, method)| method == ForwardMethod::Tunnel) {
+        check_tunnels(address)?;
+    }
     match forwarding_off(servers)?.into_iter().next() {
         Some(off) => Err(off.into()),
         None => Ok(()),
@@ -72,8 +92,11 @@ pub(super) fn check_forwarding(servers: &(impl Iterator<Item = IpAddr> + Clone))
 /// # Errors
 /// If the sysctls cannot be read.
 pub(super) fn forwarding_off(
-    servers: &(impl Iterator<Item = IpAddr> + Clone),
+    servers: &(impl Iterator<Item = (IpAddr, ForwardMethod)> + Clone),
 ) -> anyhow::Result<Vec<ForwardingOff>> {
+    // What goes into a tunnel is sent from here.
+    let forwarded = servers.clone().filter(|&(_, method)| method != ForwardMethod::Tunnel);
+    let servers = forwarded.map(|(address, _)| address);
     let mut off = Vec::new();
     for (is_ipv6, name) in [(false, "net.ipv4.ip_forward"), (true, "net.ipv6.conf.all.forwarding")] {
         let mut servers = servers.clone().filter(|server| server.is_ipv6() == is_ipv6).peekable();

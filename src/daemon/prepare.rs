@@ -81,7 +81,7 @@ fn load_queues() -> anyhow::Result<()> {
 
 /// As the servers of `config` need it.
 fn switch_on_forwarding(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
-    for off in preflight::forwarding_off(&config.servers().map(|server| server.address))? {
+    for off in preflight::forwarding_off(&config.servers().map(|server| (server.address, server.forward)))? {
         off.switch_on()?;
         writeln!(out, "the sysctl {} is 1 now: server {} needs it", off.name(), off.server())?;
     }

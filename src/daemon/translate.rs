@@ -3,7 +3,7 @@
 //! A request's service and server are put into a configuration document of their own, so that they are checked by
 //! the same rules, and refused with the same words, as a configuration file.
 
-use super::api::{OwnTimeoutsStatus, PersistenceStatus, Request};
+use super::api::{OwnTimeoutsStatus, PersistenceStatus, Request, TunnelStatus};
 use crate::config::{self, Config};
 use crate::director::packet::Transport;
 use crate::director::protocol::Timeouts;
@@ -22,7 +22,7 @@ const KEY: &[&str] = &["protocol", "address", "port", "fwmark", "family"];
 const SETTINGS: &[&str] = &["scheduler", "persistence", "one_packet", "on_remove", "timeouts"];
 /// What names a server, and what can be changed of it.
 const SERVER_KEY: &[&str] = &["address", "port"];
-const SERVER_SETTINGS: &[&str] = &["weight", "forward", "upper_threshold", "lower_threshold"];
+const SERVER_SETTINGS: &[&str] = &["weight", "forward", "tunnel", "upper_threshold", "lower_threshold"];
 
 /// The commands that bring a fresh director to `config`.
 pub(super) fn config_commands(config: &Config) -> Vec<Command> {
@@ -54,19 +54,22 @@ pub(super) fn commands(request: &Request, current: &Services) -> anyhow::Result<
         }
         Request::EditServer { service, server } => {
             any_of("server", server, SERVER_SETTINGS)?;
-            let (key, found) = checked_server(service, &without(server, SERVER_SETTINGS), current)?;
+            let (key, address) = named_server(service, &without(server, SERVER_SETTINGS), current)?;
             let running = current.get(&key).ok_or(CommandError::NoSuchService(key))?;
             let position = running
-                .position(found.address)
-                .ok_or(CommandError::NoSuchServer { service: key, server: found.address })?;
-            let (key, server) =
-                checked_server(service, &over(server_settings(&running.servers[position]), server), current)?;
+                .position(address)
+                .ok_or(CommandError::NoSuchServer { service: key, server: address })?;
+            let mut changed = over(server_settings(&running.servers[position]), server);
+            if changed["forward"] != "tunnel" && server.get("tunnel").is_none() {
+                changed = without(&changed, &["tunnel"]);
+            }
+            let (key, server) = checked_server(service, &changed, current)?;
             Command::EditServer(key, server)
         }
         Request::DeleteServer { service, server } => {
             only("server", server, SERVER_KEY)?;
-            let (key, server) = checked_server(service, server, current)?;
-            Command::DeleteServer(key, server.address)
+            let (key, address) = named_server(service, server, current)?;
+            Command::DeleteServer(key, address)
         }
         Request::SetTimeouts { timeouts: changed } => {
             let mut all = json!({
@@ -151,6 +154,19 @@ fn checked_server(
     Ok((spec.key, server))
 }
 
+/// The service and the server that a request names. One of the other family can only be behind a tunnel.
+fn named_server(
+    service: &Value,
+    server: &Value,
+    current: &Services,
+) -> anyhow::Result<(ServiceKey, SocketAddr)> {
+    let named = checked_server(service, server, current).or_else(|error| {
+        let tunnelled = over(json!({ "forward": "tunnel" }), server);
+        checked_server(service, &tunnelled, current).map_err(|_| error)
+    });
+    named.map(|(key, server)| (key, server.address))
+}
+
 /// What is set for a service, as the configuration file writes it.
 fn settings(service: &VirtualService) -> Value {
     let ServiceSettings { persistence, one_packet, on_remove, timeouts } = &service.settings;
@@ -168,12 +184,16 @@ fn settings(service: &VirtualService) -> Value {
 /// What can be changed of a server, as the configuration file writes it.
 fn server_settings(server: &RealServer) -> Value {
     let Thresholds { upper, lower } = server.thresholds();
-    json!({
+    let mut written = json!({
         "weight": server.weight().get(),
         "forward": server.forwarding().method.to_string(),
         "upper_threshold": upper,
         "lower_threshold": lower,
-    })
+    });
+    if let Some(tunnel) = TunnelStatus::of(server) {
+        written["tunnel"] = json!(tunnel);
+    }
+    written
 }
 
 /// `current` with what `changed` says otherwise; `null` there takes a key away.
@@ -258,6 +278,7 @@ pub(super) fn service_spec(service: &config::Service) -> ServiceSpec {
                 address: SocketAddr::new(server.address, server.port),
                 weight: server.weight,
                 forward: server.forward,
+                tunnel: server.tunnel,
                 thresholds: server.thresholds,
             })
             .collect(),

@@ -2,6 +2,7 @@
 
 use super::clock::Clock;
 use super::queue::{Action, Decision, PacketQueue, QueueIoStats, QueuedPacket};
+use super::tunnel::{self, TunnelSender};
 use crate::director::packet::Rewritten;
 use crate::director::{Director, Refusal, ReplySource, Time, Verdict};
 use nft_rules::{ASK_AGAIN, MARK_MASK, REFUSE_NO_SERVER, SourceId, UNTRACK};
@@ -47,9 +48,12 @@ impl Worker {
             last_round: AtomicU64::new(clock.now().as_millis()),
         });
         let mine = Arc::clone(&shared);
+        let mut tunnels = TunnelSender::new(Arc::clone(&director));
         let thread = thread::Builder::new().name(name).spawn(move || {
             // Once asked to stop, nothing steers packets here any more: an empty queue stays empty.
-            while serve(queue.as_mut(), &director, clock, &mine) > 0 || !mine.stop.load(Ordering::Relaxed) {
+            while serve(queue.as_mut(), &director, &mut tunnels, clock, &mine) > 0
+                || !mine.stop.load(Ordering::Relaxed)
+            {
                 *mine.stats.lock().unwrap_or_else(PoisonError::into_inner) = queue.stats();
             }
         })?;
@@ -84,11 +88,18 @@ impl Worker {
 }
 
 /// Serves one burst. Returns how many packets it had.
-fn serve(queue: &mut dyn PacketQueue, director: &Director, clock: Clock, shared: &Shared) -> usize {
+fn serve(
+    queue: &mut dyn PacketQueue,
+    director: &Director,
+    tunnels: &mut TunnelSender,
+    clock: Clock,
+    shared: &Shared,
+) -> usize {
     let mut now = None;
+    tunnels.begin_burst();
     let served = queue.serve(PATIENCE, &mut |mut packet| {
         let now = *now.get_or_insert_with(|| clock.now());
-        decide(director, now, &mut packet)
+        decide(director, tunnels, now, &mut packet)
     });
     match served {
         Ok(packets) => {
@@ -103,7 +114,12 @@ fn serve(queue: &mut dyn PacketQueue, director: &Director, clock: Clock, shared:
     }
 }
 
-fn decide(director: &Director, now: Time, packet: &mut QueuedPacket<'_>) -> Decision {
+fn decide(
+    director: &Director,
+    tunnels: &mut TunnelSender,
+    now: Time,
+    packet: &mut QueuedPacket<'_>,
+) -> Decision {
     match director.handle_packet(now, &packet.meta, packet.payload) {
         Verdict::Accept | Verdict::Refuse(Refusal::NotServed) => {
             Decision { action: Action::Accept, mark: None }
@@ -123,6 +139,11 @@ fn decide(director: &Director, now: Time, packet: &mut QueuedPacket<'_>) -> Deci
             action: Action::Accept,
             mark: SourceId::new(route.0).map(|route| route.apply(packet.mark)),
         },
+        Verdict::Encapsulate(encapsulation) => tunnels.send(now, &encapsulation, packet.payload, packet.mark),
+        Verdict::Tell { error, goes_on } => {
+            tunnels.tell(&error);
+            if goes_on { tunnel::goes_on(packet.mark) } else { Decision::DROP }
+        }
         Verdict::Drop(_) => Decision::DROP,
     }
 }

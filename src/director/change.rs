@@ -9,8 +9,8 @@ use super::marks::Marks;
 use super::protocol::Timeouts;
 use super::scheduler::{self, SchedulerKind};
 use super::service::{
-    ForwardMethod, Forwarding, RealServer, ServerId, ServiceCore, ServiceKey, ServiceSettings, Services,
-    Stats, Thresholds, Tunables, VirtualService, Weight,
+    Family, ForwardMethod, Forwarding, RealServer, ServerId, ServiceCore, ServiceKey, ServiceSettings,
+    Services, Stats, Thresholds, Tunables, Tunnel, VirtualService, Weight,
 };
 use super::trash::Trash;
 use super::{ReplySource, Route, Time};
@@ -75,8 +75,19 @@ pub struct ServerSpec {
     pub weight: Weight,
     /// How packets reach it.
     pub forward: ForwardMethod,
+    /// How packets are wrapped, of use with [`ForwardMethod::Tunnel`].
+    pub tunnel: Tunnel,
     /// How many connections it may have.
     pub thresholds: Thresholds,
+}
+
+impl ServerSpec {
+    /// Has the server be as described, but for how packets of new connections reach it.
+    fn settle(&self, server: &RealServer) {
+        server.set_weight(self.weight);
+        server.set_thresholds(self.thresholds);
+        server.set_tunnel(self.tunnel);
+    }
 }
 
 /// Why a change was refused. Nothing has changed then.
@@ -121,7 +132,8 @@ pub enum CommandError {
     },
     /// More virtual endpoints and routes than numbers for them.
     #[error(
-        "too many services and servers with \"dr\" or \"local\": {max} of one address family are possible together"
+        "too many services and servers with \"dr\", \"local\" or \"tunnel\": {max} of one address family are possible \
+         together"
     )]
     TooManyServices {
         /// How many are possible.
@@ -141,6 +153,8 @@ pub struct SteeredService {
     pub servers: Vec<SocketAddr>,
     /// Its servers reached by direct routing, as `servers`, and the routes from the service's address.
     pub routes: Vec<(IpAddr, Route)>,
+    /// Its servers reached through tunnels, as `servers`. The replies of those of its own family take `routes`.
+    pub tunnels: Vec<IpAddr>,
     /// Whether it takes data connections of FTP as well.
     pub ftp_data: bool,
     /// Whether what clients say is looked at.
@@ -228,15 +242,14 @@ enum Effect {
     },
     Revived {
         server: Arc<RealServer>,
-        weight: Weight,
-        thresholds: Thresholds,
+        spec: ServerSpec,
         keep_stats: bool,
     },
     /// `edits` of servers by their positions in `servers`.
     Reweighted {
         core: Arc<ServiceCore>,
         servers: Vec<Arc<RealServer>>,
-        edits: Vec<(usize, Weight, Thresholds)>,
+        edits: Vec<(usize, ServerSpec)>,
     },
     /// Servers leave `servers` one after the other; each position counts those that are left by then.
     Removed {
@@ -421,8 +434,7 @@ impl Plan {
                 self.change_forwarding(key, &trashed.server, spec.forward)?;
                 let revived = Effect::Revived {
                     server: Arc::clone(&trashed.server),
-                    weight: spec.weight,
-                    thresholds: spec.thresholds,
+                    spec: *spec,
                     keep_stats: Arc::ptr_eq(&trashed.core, &service.core),
                 };
                 // The scheduler is told of it with the weight it has now, so this comes before the additions.
@@ -436,7 +448,7 @@ impl Plan {
                 self.state.next_server += 1;
                 let (address, port) = (spec.address.ip(), spec.address.port());
                 let server = RealServer::new(id, address, port, spec.forward, spec.weight);
-                server.set_thresholds(spec.thresholds);
+                spec.settle(&server);
                 let route = self.route(key, spec.address, spec.forward)?;
                 server.set_forwarding(Forwarding::new(spec.forward, route));
                 Arc::new(server)
@@ -466,12 +478,12 @@ impl Plan {
         self.change_forwarding(key, &service.servers[position], spec.forward)?;
         match self.effects.last_mut() {
             Some(Effect::Reweighted { core, edits, .. }) if Arc::ptr_eq(core, &service.core) => {
-                edits.push((position, spec.weight, spec.thresholds));
+                edits.push((position, *spec));
             }
             _ => self.effects.push(Effect::Reweighted {
                 core: Arc::clone(&service.core),
                 servers: service.servers.clone(),
-                edits: vec![(position, spec.weight, spec.thresholds)],
+                edits: vec![(position, *spec)],
             }),
         }
         Ok(())
@@ -501,10 +513,13 @@ impl Plan {
         method: ForwardMethod,
     ) -> Result<Option<Route>, CommandError> {
         match (method, key) {
-            (ForwardMethod::Nat | ForwardMethod::Tunnel, _) => Ok(None),
-            (ForwardMethod::Dr | ForwardMethod::Local, ServiceKey::Endpoint { address, .. }) => {
-                self.marks[key.family() as usize].route(address, server.ip()).map(Some)
-            }
+            (ForwardMethod::Nat, _) | (ForwardMethod::Tunnel, ServiceKey::Mark { .. }) => Ok(None),
+            // No address of the other family can stand in for one in a header.
+            (ForwardMethod::Tunnel, _) if Family::of(server.ip()) != key.family() => Ok(None),
+            (
+                ForwardMethod::Dr | ForwardMethod::Local | ForwardMethod::Tunnel,
+                ServiceKey::Endpoint { address, .. },
+            ) => self.marks[key.family() as usize].route(address, server.ip()).map(Some),
             (ForwardMethod::Dr | ForwardMethod::Local, ServiceKey::Mark { .. }) => {
                 Err(CommandError::RouteFromMark { service: key, server, method })
             }
@@ -571,18 +586,16 @@ impl Effect {
                     scheduler.on_added(&servers[newest..]);
                 }
             }),
-            Effect::Revived { server, weight, thresholds, keep_stats } => {
-                server.set_weight(weight);
-                server.set_thresholds(thresholds);
+            Effect::Revived { server, spec, keep_stats } => {
+                spec.settle(&server);
                 if !keep_stats {
                     server.stats.zero();
                 }
                 server.set_available(true);
             }
             Effect::Reweighted { core, servers, edits } => {
-                for (position, weight, thresholds) in edits {
-                    servers[position].set_weight(weight);
-                    servers[position].set_thresholds(thresholds);
+                for (position, spec) in edits {
+                    spec.settle(&servers[position]);
                     core.with_scheduler(|scheduler| scheduler.on_changed(&servers));
                 }
             }
@@ -616,15 +629,19 @@ fn steering(
             source: core.source,
             servers: vec![],
             routes: vec![],
+            tunnels: vec![],
             ftp_data: service.is_some_and(VirtualService::takes_ftp_data),
             reads_payload: service.is_some_and(|service| service.settings.engine().is_some()),
             accepts: service.is_some(),
         };
         for server in configured.chain(state.trash.servers_of(core.key)) {
-            let Forwarding { translates, route, .. } = forwarding(server);
+            let Forwarding { translates, tunnels, route, .. } = forwarding(server);
             if translates {
                 let port = if any_port { 0 } else { server.port };
                 steered.servers.push(SocketAddr::new(server.address, port));
+            }
+            if tunnels {
+                steered.tunnels.push(server.address);
             }
             steered.routes.extend(route.map(|route| (server.address, route)));
         }

@@ -8,7 +8,8 @@ use super::connection::{
 };
 use super::defence::TableDefence;
 use super::estimation::Estimation;
-use super::icmp_scheduling::Onward;
+use super::icmp_budget::IcmpBudget;
+use super::icmp_scheduling::ToServer;
 use super::packet::{FlowInfo, IcmpErrorInfo, IcmpRewrite, Packet, Parsed, Rewrite, Signal};
 use super::protocol::{Direction, Event, SctpEvent, State, TcpEvent, TcpState};
 use super::scheduling::{Unscheduled, connect_once};
@@ -31,6 +32,7 @@ pub struct Director {
     pub(super) changes: super::change::Changes,
     pub(super) estimation: Estimation,
     pub(super) table_defence: TableDefence,
+    pub(super) icmp_budget: IcmpBudget,
     pub(super) hasher: TableHasher,
     pub(super) table: ConnectionTable,
     /// Whether servers were removed since that was last looked at.
@@ -47,6 +49,7 @@ impl Director {
             changes: super::change::Changes::new(seed),
             estimation: Estimation::default(),
             table_defence: TableDefence::new(seed),
+            icmp_budget: IcmpBudget::default(),
             table: ConnectionTable::new(limits.max_connections, &hasher),
             hasher,
             has_removed: AtomicBool::new(false),
@@ -67,10 +70,12 @@ impl Director {
             Parsed::IcmpError(error) => {
                 self.handle_icmp_error(now, &services, (meta.hook, meta.mark), &mut packet, &error)
             }
-            Parsed::Other => Ok(Verdict::Accept),
+            Parsed::Other => {
+                Ok(self.handle_tunnelled_error(now, &services, &mut packet).unwrap_or(Verdict::Accept))
+            }
         });
         decided.unwrap_or_else(|reason| {
-            self.drops[reason as usize].fetch_add(1, Ordering::Relaxed);
+            self.note_drop(reason);
             Verdict::Drop(reason)
         })
     }
@@ -107,6 +112,11 @@ impl Director {
     /// The number of connections and templates, and how many there may be of both together.
     pub fn connection_count(&self) -> (usize, usize) {
         (self.table.len(), self.table.capacity())
+    }
+
+    /// Counts a packet that was dropped for `reason` after its verdict.
+    pub fn note_drop(&self, reason: DropReason) {
+        self.drops[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many packets were dropped for `reason`.
@@ -236,11 +246,14 @@ impl Director {
             source: connection.translates_client_port().then(|| connection.server_side_client()),
             destination: Some(connection.server_address()),
         };
-        let source = connection.request_source();
+        let (source, tunnel) = (connection.request_source(), connection.tunnel());
         let edit = self.follow(now, services, (&mut *shard, handle), Direction::Input, packet, flow)?;
         shard.restart_timer(handle, now);
         // Sums over the whole packet need no lock.
         drop(shard);
+        if let Some(to) = tunnel {
+            return self.encapsulate_flow(now, services, to, packet, flow);
+        }
         if let Some(verdict) = unchanged {
             return Ok(verdict);
         }
@@ -266,6 +279,9 @@ impl Director {
         connection.count_in(flow.len);
         if let Some(controller) = &connection.controller {
             controller.template().note_packet();
+        }
+        if let Some(to) = connection.tunnel() {
+            return self.encapsulate_flow(now, services, to, packet, flow);
         }
         if let Some(verdict) = unchanged(&connection) {
             return Ok(verdict);
@@ -369,7 +385,7 @@ impl Director {
             Hook::Output => self.handle_error_about_routed(now, services, packet, error)?,
             Hook::Prerouting | Hook::Late => None,
         };
-        match routed {
+        match routed.or_else(|| self.handle_tunnelled_error(now, services, packet)) {
             Some(verdict) => Ok(verdict),
             None => self.schedule_error(now, services, (hook, mark), packet, error),
         }
@@ -390,9 +406,9 @@ impl Director {
         };
         let mut shard = self.table.shard(key.client.ip());
         let Some(handle) = shard.find_inbound(&key, now) else { return Ok(None) };
-        let onward = Onward::to_server(shard.get_mut(handle), error);
+        let to_server = ToServer::of(shard.get_mut(handle), error);
         drop(shard);
-        onward.send(packet, error).map(Some)
+        self.send_error(to_server, packet, error).map(Some)
     }
 
     /// An error about a packet that we sent to a server for a client: on to the client.

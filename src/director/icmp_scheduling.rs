@@ -10,23 +10,31 @@ use super::engine::{Director, unchanged};
 use super::packet::{IcmpErrorInfo, IcmpRewrite, Packet, Transport};
 use super::scheduling::{Unscheduled, connect_once};
 use super::service::{Family, Fwmark, Services};
+use super::tunnel::Destination;
 use super::{DropReason, Hook, Refusal, ReplySource, Time, Verdict};
 
-/// How an error about a reply goes on.
-pub(super) enum Onward {
+/// How an error about a reply goes on to a connection's server.
+pub(super) enum ToServer {
     /// As it is.
     Unchanged(Verdict),
+    /// As it is, inside another packet.
+    Enclosed(Destination),
     /// In terms of the server.
     Rewritten(IcmpRewrite, Option<ReplySource>),
 }
 
-impl Onward {
-    /// To the connection's server. Counts it.
-    pub(super) fn to_server(connection: &mut Connection, error: &IcmpErrorInfo) -> Onward {
+impl ToServer {
+    /// Says how, and counts it.
+    pub(super) fn of(connection: &mut Connection, error: &IcmpErrorInfo) -> ToServer {
         connection.count_in(error.len);
-        if let Some(verdict) = unchanged(connection) {
+        if !connection.is_nat() {
             connection.note_packet();
-            return Onward::Unchanged(verdict);
+        }
+        if let Some(to) = connection.tunnel() {
+            return ToServer::Enclosed(to);
+        }
+        if let Some(verdict) = unchanged(connection) {
+            return ToServer::Unchanged(verdict);
         }
         let server = connection.server_address();
         let rewrite = IcmpRewrite {
@@ -37,18 +45,7 @@ impl Onward {
                 .then(|| connection.server_side_client()),
             ..IcmpRewrite::default()
         };
-        Onward::Rewritten(rewrite, connection.request_source())
-    }
-
-    /// Writes what is to be written.
-    pub(super) fn send(self, packet: &mut Packet<'_>, error: &IcmpErrorInfo) -> Result<Verdict, DropReason> {
-        match self {
-            Onward::Unchanged(verdict) => Ok(verdict),
-            Onward::Rewritten(rewrite, source) => {
-                let rewritten = packet.rewrite_icmp_error(error, rewrite)?;
-                Ok(Verdict::Forward { rewritten: Some(rewritten), source })
-            }
-        }
+        ToServer::Rewritten(rewrite, connection.request_source())
     }
 }
 
@@ -82,23 +79,40 @@ impl Director {
         if services.defence.drops_packet() {
             return Err(DropReason::DropPacket);
         }
-        let onward = if service.settings.one_packet && key.transport == Transport::Udp {
+        let to_server = if service.settings.one_packet && key.transport == Transport::Udp {
             self.place(now, &services.tunables, &key, service, EMBEDDED)
-                .map(|placement| Onward::to_server(&mut connect_once(&key, service, placement), error))
+                .map(|placement| ToServer::of(&mut connect_once(&key, service, placement), error))
         } else {
             let mut shard = self.table.shard(key.client.ip());
             // It may have come meanwhile.
             let known = shard.find_inbound(&key, now).map(Ok);
             known
                 .unwrap_or_else(|| self.schedule(now, services, &mut shard, &key, service, EMBEDDED))
-                .map(|handle| Onward::to_server(shard.get_mut(handle), error))
+                .map(|handle| ToServer::of(shard.get_mut(handle), error))
         };
-        match onward {
-            Ok(onward) => onward.send(packet, error),
+        match to_server {
+            Ok(to_server) => self.send_error(to_server, packet, error),
             Err(Unscheduled::Dropped(reason)) => Err(reason),
             Err(Unscheduled::Refused(Refusal::NotServed)) => Ok(Verdict::Accept),
             // Nobody is told of an error about an error.
             Err(Unscheduled::Refused(Refusal::NoServer)) => Err(DropReason::NoServer),
+        }
+    }
+
+    /// The verdict about an error to a server. Writes what is to be written.
+    pub(super) fn send_error(
+        &self,
+        to_server: ToServer,
+        packet: &mut Packet<'_>,
+        error: &IcmpErrorInfo,
+    ) -> Result<Verdict, DropReason> {
+        match to_server {
+            ToServer::Unchanged(verdict) => Ok(verdict),
+            ToServer::Enclosed(to) => self.encapsulate_error(to, packet, error),
+            ToServer::Rewritten(rewrite, source) => {
+                let rewritten = packet.rewrite_icmp_error(error, rewrite)?;
+                Ok(Verdict::Forward { rewritten: Some(rewritten), source })
+            }
         }
     }
 

@@ -22,6 +22,7 @@ pub mod defence;
 mod engine;
 mod estimation;
 mod hasher;
+mod icmp_budget;
 mod icmp_scheduling;
 mod marks;
 pub mod packet;
@@ -31,12 +32,14 @@ mod scheduling;
 pub mod service;
 mod time;
 mod trash;
+mod tunnel;
 mod verdict;
 
 pub use change::{Command, CommandError, Plan, ServerSpec, ServiceSpec, SteeredService};
 pub use engine::Director;
 pub use hasher::TableHasher;
 pub use time::Time;
+pub use tunnel::{Encapsulation, Onward, Outer, Path};
 pub use verdict::{DropReason, Hook, PacketMeta, Refusal, ReplySource, Route, Verdict};
 
 /// What bounds a director.

@@ -2,6 +2,7 @@
 
 use super::packet::Rewritten;
 use super::service::Fwmark;
+use super::tunnel::Encapsulation;
 
 /// Where the packet met nfvs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,16 @@ pub enum Verdict {
     /// Ours, and unchanged on its way to a real server or from it (`ip_vs_dr_xmit`): the kernel routes it as the
     /// server's, and puts the virtual address back behind routing.
     Route(Route),
+    /// Ours, and on its way to a real server inside another packet, which is to be sent; this one ends
+    /// (`ip_vs_tunnel_xmit`).
+    Encapsulate(Encapsulation),
+    /// Somebody else is to be sent this ICMP error, a whole IP packet.
+    Tell {
+        /// The error.
+        error: Vec<u8>,
+        /// Whether the packet goes on, as none of a connection that would have to be tracked; else it ends.
+        goes_on: bool,
+    },
     /// Addressed to a virtual IP but not served: the rules answer.
     Refuse(Refusal),
     /// Dropped, and counted under its reason.
@@ -74,8 +85,8 @@ pub struct ReplySource(pub u16);
 impl ReplySource {
     /// One more than the largest number of a service.
     pub const LIMIT: u16 = 0xfffd;
-    /// No source at all: the packet is a request that no rule could know for ours, and connection tracking is to leave
-    /// it alone as it does those that are known by their address.
+    /// No source at all: the packet is one that no rule could know for ours, and connection tracking is to leave it
+    /// alone as it does those that are known by their address.
     pub const UNTRACKED: ReplySource = ReplySource(0xfffd);
     /// One that no rule could know: the director sets it itself when the packet comes again, at [`Hook::Late`].
     pub const ASKED_AGAIN: ReplySource = ReplySource(0xfffe);
@@ -131,4 +142,17 @@ drop_reasons! {
     DropPacket = "drop_packet",
     /// Every port that could stand in for the client's towards a shared server is taken.
     PortsExhausted = "ports_exhausted",
+    /// No hop is left on the way to a server behind a tunnel; the client is told.
+    HopLimit = "hop_limit",
+    /// Longer than what the tunnel to its server takes; the client is told.
+    TooBig = "too_big",
+    /// No route leads to the server behind a tunnel; the client is told.
+    Unreachable = "unreachable",
+    /// The path to a server leaves no room in a tunnel for packets of any use, or the packet is too long for any
+    /// tunnel.
+    TunnelMtu = "tunnel_mtu",
+    /// Several segments in one, which no tunnel takes: they came before the kernel was told to cut them.
+    TunnelSegments = "tunnel_segments",
+    /// The system did not send the outer packet.
+    TunnelSend = "tunnel_send",
 }

@@ -107,6 +107,17 @@ impl Bed {
         self.director.apply(&[Command::SetTunables(tunables)]).unwrap();
     }
 
+    pub(crate) fn add_service_specs(
+        &self,
+        key: ServiceKey,
+        scheduler: SchedulerKind,
+        servers: Vec<ServerSpec>,
+    ) {
+        let (name, settings) = (key.to_string(), ServiceSettings::default());
+        let spec = ServiceSpec { key, name, scheduler, settings, servers };
+        self.director.apply(&[Command::AddService(spec)]).unwrap();
+    }
+
     pub(crate) fn pass(&mut self, seconds: u64) {
         self.now = self.now + Duration::from_secs(seconds);
         self.director.handle_timeout(self.now);
@@ -143,6 +154,13 @@ impl Bed {
             }
             verdict => (verdict, bytes),
         }
+    }
+
+    /// Handles a packet that met nfvs at this hook, whatever its checksums are.
+    pub(crate) fn handle_any(&self, hook: Hook, bytes: &mut [u8]) -> Verdict {
+        let original_len = bytes.len();
+        let meta = PacketMeta { hook, checksum_owed: false, gso: false, original_len, mark: None };
+        self.director.handle_packet(self.now, &meta, bytes)
     }
 
     /// A TCP segment from `from` to `to`; where it went.
@@ -303,6 +321,7 @@ pub(crate) fn server(address: &str, weight: u32) -> ServerSpec {
         address: address.parse().unwrap(),
         weight: Weight::new(weight).unwrap(),
         forward: ForwardMethod::Nat,
+        tunnel: Default::default(),
         thresholds: Default::default(),
     }
 }
@@ -351,11 +370,17 @@ pub(crate) fn raw(from: IpAddr, to: IpAddr, protocol: IpNumber, payload: &[u8]) 
 
 /// An ICMP destination-unreachable from `from` to `to` about the packet `about`.
 pub(crate) fn unreachable(from: &str, to: &str, about: &[u8]) -> Vec<u8> {
+    let (kind, code) = if from.contains(':') { (1, 4) } else { (3, 3) };
+    icmp(from, to, kind, code, 0, about)
+}
+
+/// An ICMP (ICMPv6) error with this type, code and number about the packet `about`.
+pub(crate) fn icmp(from: &str, to: &str, kind: u8, code: u8, number: u32, about: &[u8]) -> Vec<u8> {
     let (from, to): (IpAddr, IpAddr) = (from.parse().unwrap(), to.parse().unwrap());
-    let mut bytes = Vec::new();
+    let (number, mut bytes) = (number.to_be_bytes(), Vec::new());
     match from {
-        IpAddr::V4(_) => ip(from, to).icmpv4_raw(3, 3, [0; 4]).write(&mut bytes, about).unwrap(),
-        IpAddr::V6(_) => ip(from, to).icmpv6_raw(1, 4, [0; 4]).write(&mut bytes, about).unwrap(),
+        IpAddr::V4(_) => ip(from, to).icmpv4_raw(kind, code, number).write(&mut bytes, about).unwrap(),
+        IpAddr::V6(_) => ip(from, to).icmpv6_raw(kind, code, number).write(&mut bytes, about).unwrap(),
     }
     bytes
 }
@@ -410,7 +435,7 @@ fn addresses(sliced: &SlicedPacket<'_>) -> (IpAddr, IpAddr) {
 
 /// Recomputes every checksum with the independent library.
 #[track_caller]
-fn assert_right_checksums(bytes: &[u8]) {
+pub(crate) fn assert_right_checksums(bytes: &[u8]) {
     let sliced = SlicedPacket::from_ip(bytes).unwrap();
     let (from, to) = addresses(&sliced);
     if let Some(etherparse::NetSlice::Ipv4(v4)) = &sliced.net {

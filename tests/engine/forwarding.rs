@@ -16,6 +16,7 @@ fn bed(transport: Transport, forward: ForwardMethod) -> Bed {
         address: SERVER.parse().unwrap(),
         weight: Weight::default(),
         forward,
+        tunnel: Default::default(),
         thresholds: Default::default(),
     };
     bed.director.apply(&[Command::AddServer(key(transport, VIP), server)]).unwrap();
@@ -24,7 +25,6 @@ fn bed(transport: Transport, forward: ForwardMethod) -> Bed {
 
 /// The first number is the service's.
 const ROUTED: Verdict = Verdict::Route(Route(2));
-const UNCHANGED: Verdict = Verdict::Forward { rewritten: None, source: None };
 
 #[test]
 fn a_connection_says_how_it_is_forwarded_and_that_no_reply_has_passed() {
@@ -92,7 +92,7 @@ fn nobody_else_answers_in_the_virtual_addresses_name() {
 fn a_datagram_in_reply_leaves_the_flag() {
     let bed = bed(Udp, ForwardMethod::Tunnel);
     bed.udp(CLIENT, VIP);
-    assert_eq!(bed.udp(VIP, CLIENT).verdict, UNCHANGED);
+    assert_eq!(bed.udp(VIP, CLIENT).verdict, ROUTED);
     assert!(bed.states()[0].ends_with("UDP 300 0x0182"), "{:?}", bed.states());
 }
 

@@ -24,3 +24,4 @@ mod services;
 mod sip;
 mod thresholds;
 mod timers;
+mod tunnels;

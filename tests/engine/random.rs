@@ -7,7 +7,7 @@ use nfvs::director::packet::Transport::{Sctp, Tcp, Udp};
 use nfvs::director::scheduler::SchedulerKind;
 use nfvs::director::service::{
     ClientMask, Family, ForwardMethod, Fwmark, OnRemove, OwnTimeouts, Persistence, PersistenceEngine,
-    ServiceSettings, Thresholds, Tunables,
+    ServiceSettings, Thresholds, Tunables, Tunnel,
 };
 use nfvs::director::{Command, Hook, PacketMeta, ServerSpec};
 use std::time::Duration;
@@ -47,6 +47,14 @@ fn bed() -> Bed {
             if one_packet { &servers[..1] } else { &servers },
         );
     }
+    for (vip, tunnel) in [("10.0.0.104:80", Tunnel::Ipip), ("[fd00::104]:80", Tunnel::Gre { checksum: true })]
+    {
+        let servers = ["10.0.2.11:80", "[fd00:2::11]:80"].map(|address| {
+            let forward = ForwardMethod::Tunnel;
+            ServerSpec { forward, tunnel, ..server(address, 1) }
+        });
+        bed.add_specs(Tcp, vip, SchedulerKind::Rr, Default::default(), servers.into());
+    }
     bed
 }
 
@@ -59,6 +67,8 @@ fn seeds() -> Vec<Vec<u8>> {
         seeds.push(tcp(c4, "10.0.0.101:1234", flags, b""));
         seeds.push(tcp(c4, "10.0.0.102:80", flags, b"as it is"));
         seeds.push(tcp(c4, "10.0.0.103:80", flags, b""));
+        seeds.push(tcp(c4, "10.0.0.104:80", flags, b"to be wrapped"));
+        seeds.push(tcp(c6, "[fd00::104]:80", flags, b"to be wrapped"));
         seeds.push(tcp("10.0.0.102:80", c4, flags, b""));
         seeds.push(tcp(c6, "[fd00::100]:80", flags, b"some payload"));
         seeds.push(tcp("[fd00:2::11]:8080", c6, flags, b""));
@@ -108,6 +118,17 @@ fn seeds() -> Vec<Vec<u8>> {
     seeds.push(unreachable("10.0.1.2", "10.0.0.100", &tcp("10.0.0.100:80", c4, ACK, b"")));
     seeds.push(unreachable("fd00:2::1", "fd00:1::2", &udp(c6, "[fd00:2::11]:53", b"q")));
     seeds.push(unreachable("fd00:1::2", "fd00::100", &tcp("[fd00::100]:80", c6, ACK, b"")));
+    // About packets in tunnels.
+    let inner = tcp(c4, "10.0.0.104:80", SYN, b"");
+    let in_gre = [&[0x80, 0, 0x86, 0xdd, 0, 0, 0, 0], &tcp(c6, "[fd00::104]:80", SYN, b"")[..]].concat();
+    for (server, router, here) in
+        [("10.0.2.11", "10.0.9.9", "10.0.2.1"), ("fd00:2::11", "fd00:9::9", "fd00:2::1")]
+    {
+        let outer =
+            |protocol, payload: &[u8]| raw(here.parse().unwrap(), server.parse().unwrap(), protocol, payload);
+        seeds.push(unreachable(router, here, &outer(IpNumber::IPV4, &inner)));
+        seeds.push(unreachable(router, here, &outer(IpNumber::GRE, &in_gre)));
+    }
     seeds
 }
 
@@ -162,6 +183,7 @@ fn everything_at_once_keeps_the_books_right() {
     let mut bed = bed();
     let servers = ["10.0.2.11:8080", "10.0.3.12:8080", "10.0.4.13:8080"];
     let service = key(Tcp, "10.0.0.100:80");
+    let methods = [ForwardMethod::Nat, ForwardMethod::Dr, ForwardMethod::Tunnel];
     for step in 0..60_000 {
         let client = format!("10.0.1.{}:{}", random.u8(1..5), random.u16(1000..1040));
         let chosen = servers[random.usize(..3)];
@@ -173,7 +195,11 @@ fn everything_at_once_keeps_the_books_right() {
             }
             2..4 => drop(bed.director.apply(&[Command::DeleteServer(service, chosen.parse().unwrap())])),
             4..6 => {
-                drop(bed.director.apply(&[Command::EditServer(service, server(chosen, random.u32(..4)))]));
+                drop({
+                    let forward = methods[random.usize(..3)];
+                    let server = ServerSpec { forward, ..server(chosen, random.u32(..4)) };
+                    bed.director.apply(&[Command::EditServer(service, server)])
+                });
             }
             6 => {
                 let scheduler = SchedulerKind::ALL[random.usize(..SchedulerKind::ALL.len())];
@@ -230,6 +256,7 @@ fn tunables(random: &mut fastrand::Rng) -> Tunables {
         drop_entry: mode(random),
         drop_packet: mode(random),
         nat_icmp_send: random.bool(),
+        pmtu_disc: random.bool(),
         schedule_icmp: random.bool(),
         secure_tcp: mode(random),
         sloppy_tcp: random.bool(),

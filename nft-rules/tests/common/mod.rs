@@ -158,6 +158,7 @@ pub(crate) fn endpoint(
         source: SourceId::new(source).expect("a source id"),
         servers: vec![(server.0.parse::<IpAddr>().expect("an address"), server.1)],
         routes: vec![],
+        tunnels: vec![],
         accepts: true,
         answers_ping: true,
         ftp_data: false,

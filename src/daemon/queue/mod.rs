@@ -160,6 +160,11 @@ impl QueueConfig {
         QueueConfig { copy_range: HEADERS, ..QueueConfig::new(number) }
     }
 
+    /// For packets that are sent on by other means: whole copies, every segment for itself with its checksum.
+    pub fn by_segment(number: u16) -> QueueConfig {
+        QueueConfig { gso: false, ..QueueConfig::new(number) }
+    }
+
     /// What the kernel makes of `copy_range` (`nfqnl_set_mode`).
     fn copied_bytes(&self) -> u32 {
         if self.copy_range == 0 { WHOLE_PACKET } else { self.copy_range.min(WHOLE_PACKET) }

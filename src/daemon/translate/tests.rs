@@ -102,6 +102,39 @@ fn a_service_keeps_its_persistence_engine_when_something_else_is_changed() {
 }
 
 #[test]
+fn a_server_has_a_tunnel_for_as_long_as_packets_take_one() {
+    let director = started();
+    let web = json!({ "protocol": "tcp", "address": "10.0.0.100", "port": 80 });
+    let add =
+        json!({ "address": "fd00:2::12", "port": 80, "forward": "tunnel", "tunnel": { "type": "gre" } });
+    ask(&director, json!({ "command": "add-server", "service": web, "server": add })).unwrap();
+    let edit = |change: Value| {
+        let server = over_with_nulls(&json!({ "address": "fd00:2::12" }), &change);
+        ask(&director, json!({ "command": "edit-server", "service": web, "server": server }))?;
+        let server = shown(&director, "tcp-10.0.0.100-80")["servers"][0].clone();
+        anyhow::Ok(server["tunnel"].clone())
+    };
+    assert_eq!(edit(json!({ "weight": 0 })).unwrap(), json!({ "type": "gre", "checksum": "none" }));
+    let gue = json!({ "type": "gue", "port": 6080, "checksum": "full" });
+    assert_eq!(edit(json!({ "tunnel": gue })).unwrap(), gue);
+    let error = edit(json!({ "forward": "nat" })).unwrap_err().to_string();
+    assert!(error.contains("of another family"), "{error}");
+    assert_eq!(edit(json!({ "tunnel": null })).unwrap(), json!({ "type": "ipip", "checksum": "none" }));
+
+    let named = json!({ "address": "fd00:2::12", "port": 80 });
+    ask(&director, json!({ "command": "delete-server", "service": web, "server": named })).unwrap();
+
+    let own = json!({ "address": "10.0.2.12", "port": 80, "forward": "tunnel", "tunnel": gue });
+    ask(&director, json!({ "command": "add-server", "service": web, "server": own })).unwrap();
+    for (forward, tunnel) in [("nat", Value::Null), ("tunnel", json!({ "type": "ipip", "checksum": "none" }))]
+    {
+        let server = json!({ "address": "10.0.2.12", "forward": forward });
+        ask(&director, json!({ "command": "edit-server", "service": web, "server": server })).unwrap();
+        assert_eq!(shown(&director, "tcp-10.0.0.100-80")["servers"][0]["tunnel"], tunnel, "{forward}");
+    }
+}
+
+#[test]
 fn services_by_mark_are_changed_by_their_mark() {
     let director = started();
     for request in [
@@ -173,7 +206,7 @@ fn what_cannot_be_is_refused_with_its_place() {
         ),
         (
             server("edit-server", &web, json!({ "address": "10.0.2.11" })),
-            "server: nothing to change; give one of: weight, forward, upper_threshold, lower_threshold",
+            "server: nothing to change; give one of: weight, forward, tunnel, upper_threshold, lower_threshold",
         ),
         (
             server("edit-server", &web, json!({ "address": "10.0.2.11", "lower_threshold": 10 })),

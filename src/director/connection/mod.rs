@@ -220,9 +220,15 @@ impl Connection {
         ForwardMethod::of_connection(self.flags)
     }
 
-    /// The route that its packets take, if they take one.
+    /// Whether packets reach the server through a tunnel.
+    pub fn is_tunnelled(&self) -> bool {
+        self.forward() == ForwardMethod::Tunnel
+    }
+
+    /// The route that its packets take where nothing is translated: in both directions by a
+    /// [method that routes](ForwardMethod::is_routed), from the server if others reach it through a tunnel.
     pub fn route(&self) -> Option<Route> {
-        self.forward().is_routed().then(|| self.server.forwarding().route).flatten()
+        if self.is_nat() { None } else { self.server.forwarding().route }
     }
 
     /// The virtual address and port.

@@ -2,8 +2,10 @@
 //!
 //! A [`Packet`] is the bytes from the IP header on, as a queue hands them over. [`Packet::parse`] says what it is in
 //! the director's terms; [`Packet::rewrite`], [`Packet::rewrite_icmp_error`] and [`Packet::rewrite_segment`] change
-//! addresses, ports and what TCP carries, and answer with [`Rewritten`], the proof that the bytes are complete. What is
-//! not TCP, UDP, SCTP, AH, ESP or an ICMP error about one of them is [`Parsed::Other`] and none of our business.
+//! addresses, ports and what TCP carries, and answer with [`Rewritten`], the proof that the bytes are complete.
+//! [`Packet::enclose_flow`] makes a packet ready for a tunnel, and [`icmp_error`] tells its sender where none can take
+//! it. What is not TCP, UDP, SCTP, AH, ESP or an ICMP error about one of them is [`Parsed::Other`] and none of our
+//! business.
 //!
 //! # How bytes are read
 //!
@@ -43,14 +45,18 @@
 mod addresses;
 mod checksum;
 mod crc32c;
+mod enclosed;
 mod icmp;
 mod ipv4;
 mod ipv6;
+mod problem;
 mod segment;
 mod sequence;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod tunnel_header;
+mod tunnelled_error;
 mod view;
 
 use std::net::{IpAddr, SocketAddr};
@@ -59,14 +65,18 @@ use pnet_packet::ip::IpNextHeaderProtocols;
 use pnet_packet::udp::UdpPacket;
 
 pub use self::checksum::Rewritten;
+pub use self::enclosed::Enclosed;
+pub use self::problem::{Problem, icmp_error};
 pub use self::segment::{Segment, SegmentEdit};
 pub use self::sequence::{SequenceShift, is_after};
 pub use self::transport::{SctpChunks, Signal, TcpFlags, Transport};
+pub use self::tunnel_header::{TunnelHeader, outer_protocol};
+pub use self::tunnelled_error::TunnelledError;
 
 use self::addresses::Addresses;
 use self::checksum::{Cover, Incomplete};
 use self::view::{Fragment, View};
-use crate::director::{DropReason, PacketMeta};
+use crate::director::{DropReason, Hook, PacketMeta};
 
 /// The bytes of one packet, from the IP header on, and what the kernel said about them.
 ///
@@ -75,6 +85,7 @@ use crate::director::{DropReason, PacketMeta};
 #[derive(Debug)]
 pub struct Packet<'a> {
     bytes: &'a mut [u8],
+    hook: Hook,
     checksum_owed: bool,
     gso: bool,
     original_len: usize,
@@ -163,7 +174,13 @@ pub struct IcmpRewrite {
 impl<'a> Packet<'a> {
     /// A packet of which `bytes`, beginning with the IP header, are at hand.
     pub fn new(bytes: &'a mut [u8], meta: &PacketMeta) -> Packet<'a> {
-        Packet { bytes, checksum_owed: meta.checksum_owed, gso: meta.gso, original_len: meta.original_len }
+        let PacketMeta { hook, checksum_owed, gso, original_len, .. } = *meta;
+        Packet { bytes, hook, checksum_owed, gso, original_len }
+    }
+
+    /// The bytes at hand as they are now.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes
     }
 
     /// Says what the packet is. Checksums are not looked at.

@@ -11,6 +11,7 @@ mod services;
 mod settings;
 mod stats;
 mod tunables;
+mod tunnel;
 
 pub use estimator::Rates;
 pub use key::{FTP_PORT, Family, Fwmark, ServiceKey};
@@ -20,3 +21,4 @@ pub use settings::{ClientMask, OnRemove, OwnTimeouts, Persistence, PersistenceEn
 pub use stats::{Stats, StatsSnapshot};
 pub(crate) use tunables::tunable_table;
 pub use tunables::{TunableValue, Tunables};
+pub use tunnel::{GueChecksum, Tunnel};

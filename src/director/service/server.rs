@@ -1,6 +1,7 @@
 //! A real server of a virtual service (`struct ip_vs_dest`).
 
 use super::stats::Stats;
+use super::tunnel::Tunnel;
 use crate::director::Route;
 use std::fmt;
 use std::net::IpAddr;
@@ -116,30 +117,37 @@ pub struct Forwarding {
     pub method: ForwardMethod,
     /// Whether it is, or was, [`ForwardMethod::Nat`].
     pub translates: bool,
-    /// The route that packets take if the method is, or was, [one that routes](ForwardMethod::is_routed).
+    /// Whether it is, or was, [`ForwardMethod::Tunnel`].
+    pub tunnels: bool,
+    /// The route that packets take if the method is, or was, [one that routes](ForwardMethod::is_routed), and replies
+    /// if it is, or was, [`ForwardMethod::Tunnel`].
     pub route: Option<Route>,
 }
 
 impl Forwarding {
     /// What a server has from the start; one that routes needs a route before its first packet.
     pub fn new(method: ForwardMethod, route: Option<Route>) -> Forwarding {
-        Forwarding { method, translates: method == ForwardMethod::Nat, route }
+        let (translates, tunnels) = (method == ForwardMethod::Nat, method == ForwardMethod::Tunnel);
+        Forwarding { method, translates, tunnels, route }
     }
 
     /// The same after a change of the method, with a route where there was none.
     pub fn changed(self, method: ForwardMethod, route: Option<Route>) -> Forwarding {
         let new = Forwarding::new(method, self.route.or(route));
-        Forwarding { translates: self.translates || new.translates, ..new }
+        let (translates, tunnels) = (self.translates || new.translates, self.tunnels || new.tunnels);
+        Forwarding { translates, tunnels, ..new }
     }
 
     const TRANSLATES: u32 = 1 << 31;
+    const TUNNELS: u32 = 1 << 30;
 
     /// All of it in a word, so that nobody sees a part of a change: the route below, above it the flags that
     /// connections begin with.
     fn pack(self) -> u32 {
         let translates = if self.translates { Forwarding::TRANSLATES } else { 0 };
+        let tunnels = if self.tunnels { Forwarding::TUNNELS } else { 0 };
         let route = self.route.map_or(0, |route| u32::from(route.0));
-        translates | self.method.connection_flags().bits() << 16 | route
+        translates | tunnels | self.method.connection_flags().bits() << 16 | route
     }
 
     fn unpack(word: u32) -> Forwarding {
@@ -148,6 +156,7 @@ impl Forwarding {
         Forwarding {
             method,
             translates: word & Forwarding::TRANSLATES != 0,
+            tunnels: word & Forwarding::TUNNELS != 0,
             route: (route != 0).then_some(Route(route)),
         }
     }
@@ -165,6 +174,7 @@ pub struct RealServer {
     /// Traffic counters.
     pub stats: Stats,
     forwarding: AtomicU32,
+    tunnel: AtomicU32,
     weight: AtomicU32,
     available: AtomicBool,
     active: AtomicU32,
@@ -190,6 +200,7 @@ impl RealServer {
             port,
             stats: Stats::default(),
             forwarding: AtomicU32::new(Forwarding::new(forward, None).pack()),
+            tunnel: AtomicU32::new(Tunnel::default().pack()),
             weight: AtomicU32::new(weight.get()),
             available: AtomicBool::new(true),
             active: AtomicU32::new(0),
@@ -219,6 +230,16 @@ impl RealServer {
     /// Changes how packets of new connections reach it.
     pub fn set_forwarding(&self, forwarding: Forwarding) {
         self.forwarding.store(forwarding.pack(), Ordering::Relaxed);
+    }
+
+    /// How packets are wrapped that reach it through a tunnel.
+    pub fn tunnel(&self) -> Tunnel {
+        Tunnel::unpack(self.tunnel.load(Ordering::Relaxed))
+    }
+
+    /// Changes how packets are wrapped, also those of connections there are.
+    pub fn set_tunnel(&self, tunnel: Tunnel) {
+        self.tunnel.store(tunnel.pack(), Ordering::Relaxed);
     }
 
     /// Whether the server is configured, as opposed to removed with connections left.
@@ -342,17 +363,17 @@ mod tests {
     fn a_server_remembers_how_its_connections_may_have_begun() {
         let nat = Forwarding::new(ForwardMethod::Nat, None);
         let dr = nat.changed(ForwardMethod::Dr, Some(Route(65_534)));
-        assert_eq!(
-            dr,
-            Forwarding { method: ForwardMethod::Dr, translates: true, route: Some(Route(65_534)) }
-        );
+        let route = Some(Route(65_534));
+        assert_eq!(dr, Forwarding { method: ForwardMethod::Dr, translates: true, tunnels: false, route });
         let again = dr.changed(ForwardMethod::Nat, None);
         assert_eq!(again, Forwarding { method: ForwardMethod::Nat, ..dr });
         let always_dr = Forwarding::new(ForwardMethod::Dr, Some(Route(1)));
         assert!(!always_dr.translates);
         let tunnel = Forwarding::new(ForwardMethod::Tunnel, None);
         let local = Forwarding::new(ForwardMethod::Local, Some(Route(7)));
-        for forwarding in [nat, dr, again, always_dr, tunnel, local] {
+        let once_tunnel = tunnel.changed(ForwardMethod::Nat, None);
+        assert!(tunnel.tunnels && once_tunnel.tunnels && once_tunnel.translates && !dr.tunnels);
+        for forwarding in [nat, dr, again, always_dr, tunnel, once_tunnel, local] {
             assert_eq!(Forwarding::unpack(forwarding.pack()), forwarding);
         }
     }

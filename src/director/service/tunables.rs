@@ -33,6 +33,9 @@ macro_rules! tunable_table {
             /// 1: a server reached by NAT that sends what belongs to no connection is told so, by ICMP port
             /// unreachable.
             nat_icmp_send: Switch = false,
+            /// 1: clients are told when a packet that must not be fragmented does not fit into the tunnel to its
+            /// server; 0: what it is wrapped in may be fragmented.
+            pmtu_disc: Switch = true,
             /// 0: rates stay as they are.
             run_estimation: Switch = true,
             /// 1: an ICMP error about a reply of no known connection is scheduled as what was replied to would be.
