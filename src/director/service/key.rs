@@ -46,14 +46,6 @@ impl ServiceKey {
         }
     }
 
-    /// Address and port, of a service that is found by them.
-    pub const fn endpoint(&self) -> Option<SocketAddr> {
-        match *self {
-            ServiceKey::Endpoint { address, port, .. } => Some(SocketAddr::new(address, port)),
-            ServiceKey::Mark { .. } => None,
-        }
-    }
-
     /// Whether its connections may be to other ports of a server than the one that the server was given: those of a mark,
     /// and the data connections of FTP.
     pub const fn has_connections_of_other_ports(&self) -> bool {
@@ -66,6 +58,14 @@ impl ServiceKey {
     /// Whether packets belong to the service by their mark.
     pub const fn is_mark(&self) -> bool {
         matches!(self, ServiceKey::Mark { .. })
+    }
+
+    /// Address and port, of a service that is found by them.
+    pub const fn endpoint(&self) -> Option<SocketAddr> {
+        match *self {
+            ServiceKey::Endpoint { address, port, .. } => Some(SocketAddr::new(address, port)),
+            ServiceKey::Mark { .. } => None,
+        }
     }
 }
 
