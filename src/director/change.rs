@@ -286,8 +286,11 @@ impl Director {
         plan.services.derive();
         plan.effects.into_iter().for_each(|effect| effect.apply(seed));
         *state = plan.state;
+        let tuned = plan.services.tunables != self.services.load().tunables;
         self.services.store(Arc::new(plan.services));
-        self.defend_as_tuned();
+        if tuned {
+            self.defend_as_tuned();
+        }
         self.has_removed.fetch_or(has_removed, Ordering::Relaxed);
     }
 

@@ -371,7 +371,7 @@ impl Director {
         };
         match routed {
             Some(verdict) => Ok(verdict),
-            None => self.schedule_error(now, services, (hook, mark), packet, error),
+            None => self.schedule_error(now, services, mark, packet, error),
         }
     }
 

@@ -10,7 +10,7 @@ use super::engine::{Director, unchanged};
 use super::packet::{IcmpErrorInfo, IcmpRewrite, Packet, Transport};
 use super::scheduling::{Unscheduled, connect_once};
 use super::service::{Family, Fwmark, Services};
-use super::{DropReason, Hook, Refusal, ReplySource, Time, Verdict};
+use super::{DropReason, Refusal, ReplySource, Time, Verdict};
 
 /// How an error about a reply goes on.
 pub(super) enum Onward {
@@ -62,7 +62,7 @@ impl Director {
         &self,
         now: Time,
         services: &Services,
-        (hook, mark): (Hook, Option<Fwmark>),
+        mark: Option<Fwmark>,
         packet: &mut Packet<'_>,
         error: &IcmpErrorInfo,
     ) -> Result<Verdict, DropReason> {
@@ -76,9 +76,7 @@ impl Director {
         };
         let marked = mark.and_then(|mark| services.marked(mark, Family::of(key.client.ip())));
         let service = marked.or_else(|| services.find(key.transport, key.virtual_address));
-        let Some(service) = service.filter(|_| hook != Hook::Output || !self.knows_reverse(now, &key)) else {
-            return Ok(Verdict::Accept);
-        };
+        let Some(service) = service else { return Ok(Verdict::Accept) };
         if services.defence.drops_packet() {
             return Err(DropReason::DropPacket);
         }
@@ -100,12 +98,5 @@ impl Director {
             // Nobody is told of an error about an error.
             Err(Unscheduled::Refused(Refusal::NoServer)) => Err(DropReason::NoServer),
         }
-    }
-
-    /// Whether the packet was a request, made by a client on this host that has a virtual address for its own.
-    fn knows_reverse(&self, now: Time, key: &InboundKey) -> bool {
-        let (client, virtual_address) = (key.virtual_address, key.client);
-        let reverse = InboundKey { client, virtual_address, ..*key };
-        self.table.shard(client.ip()).find_inbound(&reverse, now).is_some()
     }
 }
