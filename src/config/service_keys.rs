@@ -53,6 +53,8 @@ impl Object for OwnTimeouts {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tunables {
+    /// 1: packets with a mark whose service has no server to choose go on to where they are addressed.
+    pub cache_bypass: Switch,
     /// Which connections give way to a SYN from the same port: 0: none; 1: those in TIME_WAIT and CLOSE; 2 and 3: those
     /// in FIN_WAIT as well, if their replies do not pass the director.
     pub conn_reuse_mode: ConnReuseMode,
@@ -69,6 +71,7 @@ impl Object for Tunables {
 impl From<Tunables> for director::Tunables {
     fn from(written: Tunables) -> director::Tunables {
         director::Tunables {
+            cache_bypass: written.cache_bypass.get() != 0,
             conn_reuse_mode: written.conn_reuse_mode.get(),
             expire_nodest_conn: written.expire_nodest_conn.get() != 0,
             expire_quiescent_template: written.expire_quiescent_template.get() != 0,

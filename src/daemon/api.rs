@@ -245,6 +245,8 @@ impl From<&OwnTimeouts> for OwnTimeoutsStatus {
 /// The settings of the whole director, by their names under `net.ipv4.vs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunablesStatus {
+    /// 1: what has a mark, and finds no server, goes on by itself.
+    pub cache_bypass: u8,
     /// Which connections give way to a SYN from the same port.
     pub conn_reuse_mode: u8,
     /// 1: connections end with their server.
@@ -256,6 +258,7 @@ pub struct TunablesStatus {
 impl From<&Tunables> for TunablesStatus {
     fn from(tunables: &Tunables) -> TunablesStatus {
         TunablesStatus {
+            cache_bypass: tunables.cache_bypass.into(),
             conn_reuse_mode: tunables.conn_reuse_mode,
             expire_nodest_conn: tunables.expire_nodest_conn.into(),
             expire_quiescent_template: tunables.expire_quiescent_template.into(),

@@ -15,10 +15,12 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+mod bypass;
 mod change;
 pub mod connection;
 mod engine;
 mod estimation;
+mod hairpin;
 mod hasher;
 mod marks;
 pub mod packet;

@@ -1,6 +1,7 @@
 //! Which server a new connection gets (`ip_vs_schedule`, `ip_vs_sched_persist` of `net/netfilter/ipvs/ip_vs_core.c`).
 
 use super::app::Application;
+use super::bypass::is_passed;
 use super::connection::{
     Connection, Handle, InboundKey, OutboundKey, Placement, Shard, Template, TemplateKey, TemplateTarget,
 };
@@ -50,8 +51,13 @@ impl Director {
         key: &InboundKey,
         service: &VirtualService,
     ) -> Result<Handle, Unscheduled> {
-        let placement = self.place(now, &services.tunables, key, service)?;
-        Ok(self.connect(now, shard, key, service, placement)?)
+        match self.place(now, &services.tunables, key, service) {
+            Ok(placement) => Ok(self.connect(now, shard, key, service, placement)?),
+            Err(unscheduled) if is_passed(services, service, unscheduled) => {
+                Ok(self.pass(now, shard, key, service)?)
+            }
+            Err(unscheduled) => Err(unscheduled),
+        }
     }
 
     /// The server of a client's first packet.
@@ -114,7 +120,7 @@ impl Director {
     }
 
     /// Files a connection to where `placement` says, and counts it.
-    fn connect(
+    pub(super) fn connect(
         &self,
         now: Time,
         shard: &mut Shard,

@@ -319,7 +319,7 @@ fn services_and_routes_share_65532_numbers() {
     assert_eq!(refused, CommandError::TooManyServices { max: 65_532 });
     assert_eq!(
         refused.to_string(),
-        "too many services and servers with \"dr\": 65532 of one address family are possible together"
+        "too many services and servers with \"dr\" or \"local\": 65532 of one address family are possible together"
     );
     bed.director.apply(&[service(65, 1)]).unwrap();
 }

@@ -178,8 +178,8 @@ fn what_cannot_be_is_refused_with_its_place() {
         ),
         (
             json!({ "command": "set-tunables", "tunables": { "sloppy_tcp": 1 } }),
-            "tunables.sloppy_tcp: unknown key \"sloppy_tcp\"; allowed: conn_reuse_mode, expire_nodest_conn, \
-             expire_quiescent_template",
+            "tunables.sloppy_tcp: unknown key \"sloppy_tcp\"; allowed: cache_bypass, conn_reuse_mode, \
+             expire_nodest_conn, expire_quiescent_template",
         ),
     ] {
         let error = ask(&director, request.clone()).expect_err("it cannot be").to_string();

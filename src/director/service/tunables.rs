@@ -4,6 +4,8 @@
 /// The tunables. The defaults are the kernel's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tunables {
+    /// Whether what has a mark, and finds no server, goes on to where it is addressed.
+    pub cache_bypass: bool,
     /// Which connections give way to a SYN that comes from the same port: 0 none; any other value those in TIME_WAIT and
     /// CLOSE; with bit 1 (value 2) those in FIN_WAIT as well whose replies do not pass the director.
     pub conn_reuse_mode: u8,
@@ -20,6 +22,11 @@ impl Tunables {
 
 impl Default for Tunables {
     fn default() -> Tunables {
-        Tunables { conn_reuse_mode: 1, expire_nodest_conn: false, expire_quiescent_template: false }
+        Tunables {
+            cache_bypass: false,
+            conn_reuse_mode: 1,
+            expire_nodest_conn: false,
+            expire_quiescent_template: false,
+        }
     }
 }
