@@ -1,5 +1,5 @@
-//! One client port, connection after connection, each closed by the server: the next is answered at once, and by a server
-//! that is to have new ones.
+//! One client port, connection after connection, each closed by the server: the next is answered at once, and by a
+//! server that is to have new ones.
 //!
 //! A SYN that has to be sent twice costs its client a second. Whether that happened is what the client's kernel has
 //! counted; how long connections took is printed and asserted by nobody.

@@ -71,7 +71,6 @@ const REFUSED: &[(&[&str], &str)] = &[
         "this version of nfvs cannot tell what its host has taken out of a tunnel from what has just arrived",
     ),
     (&["pmtu_disc"], "this version of nfvs has no tunnels"),
-    (&["cache_bypass"], "this version of nfvs has no bypass"),
     (&["lblc_expiration", "lblcr_expiration"], "this version of nfvs has no such scheduler"),
     (
         &["snat_reroute"],

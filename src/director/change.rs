@@ -504,7 +504,7 @@ impl Plan {
         method: ForwardMethod,
     ) -> Result<Option<Route>, CommandError> {
         match (method, key) {
-            (ForwardMethod::Nat | ForwardMethod::Tunnel, _) => Ok(None),
+            (ForwardMethod::Nat | ForwardMethod::Tunnel | ForwardMethod::Bypass, _) => Ok(None),
             (ForwardMethod::Dr | ForwardMethod::Local, ServiceKey::Endpoint { address, .. }) => {
                 self.marks[key.family() as usize].route(address, server.ip()).map(Some)
             }

@@ -32,9 +32,7 @@ impl Onward {
         let rewrite = IcmpRewrite {
             destination: Some(server.ip()),
             embedded_source: Some(server),
-            embedded_destination: connection
-                .translates_client_port()
-                .then(|| connection.server_side_client()),
+            embedded_destination: connection.translates_client().then(|| connection.client_as_seen()),
             ..IcmpRewrite::default()
         };
         Onward::Rewritten(rewrite, connection.request_source())
