@@ -146,7 +146,9 @@ fn services() -> Value {
 }
 
 fn tunables() -> Value {
-    json!({ "conn_reuse_mode": 1, "expire_nodest_conn": 0, "expire_quiescent_template": 1, "pmtu_disc": 1 })
+    json!({
+        "cache_bypass": 0, "conn_reuse_mode": 1, "expire_nodest_conn": 0, "expire_quiescent_template": 1, "pmtu_disc": 1
+    })
 }
 
 fn connections() -> Vec<Value> {

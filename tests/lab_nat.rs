@@ -358,3 +358,49 @@ fn a_deleted_service_is_refused_at_once_even_as_the_last_of_its_address() {
         assert_eq!(tried.status.code(), Some(7), "refused, not timed out: {}", text(&tried.stderr));
     }
 }
+
+#[test]
+fn a_server_reaches_itself_through_the_virtual_address_and_the_others_see_its_own() {
+    for vip in VIPS {
+        let lab = up("hairpin", vip);
+        lab.shell("director", "for file in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 1 > $file; done");
+        for (url, address, own) in
+            [(URLS[0], "10.0.0.100", "10.0.2.11"), (URLS[1], "fd00::100", "fd00:2::11")]
+        {
+            // What the two servers see of clients: one that is itself, and one that is another.
+            let syn = "tcp dst port 8080 and (tcp[13] == 2 or ip6[53] == 2)";
+            let [itself, other] = ["s1", "s2"].map(|server| lab.capture(server, syn));
+            assert_eq!(answers(&lab, "s1", url, 30), each(10), "{url}, VIP {vip}");
+            itself.wait_for(&format!("{address}."));
+            let seen = other.wait_for(&format!("{own}."));
+            assert!(!seen.contains(&format!("{address}.")), "{seen}");
+
+            let questions = "server.lab TXT\n".repeat(30);
+            std::fs::write(lab.file("questions"), questions).unwrap();
+            let path = lab.file("questions");
+            let at = format!("@{address}");
+            let words =
+                ["dig", &at, "+short", "+tries=1", "+time=3", "+nocookie", "-f", path.to_str().unwrap()];
+            let names = tally(&lab.run("s1", &words).replace('"', ""));
+            assert_eq!(names, each(10), "{address}, VIP {vip}");
+        }
+        lab.assert_no_checksum_errors();
+    }
+}
+
+#[test]
+fn a_port_unreachable_of_a_server_that_asked_itself_comes_back() {
+    for vip in VIPS {
+        let lab = up("hairpin-unreachable", vip);
+        for (address, server, udp) in
+            [("10.0.0.100", "10.0.2.11", "UDP4:10.0.0.100"), ("fd00::100", "fd00:2::11", "UDP6:[fd00::100]")]
+        {
+            let service = json!({
+                "protocol": "udp", "address": address, "port": 99, "servers": [{ "address": server, "port": 9 }],
+            });
+            lab.request(&json!({ "command": "add-service", "service": service }));
+            let tried = lab.try_run("s1", &["bash", "-c", &format!("echo x | socat -T3 - {udp}:99")]);
+            assert!(text(&tried.stderr).contains("refused"), "{address}: {}", text(&tried.stderr));
+        }
+    }
+}

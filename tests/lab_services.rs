@@ -158,6 +158,44 @@ fn a_marked_network_is_one_service() {
     }
 }
 
+#[test]
+fn with_cache_bypass_marked_packets_go_past_servers_that_are_not_there() {
+    let lab = Lab::up("bypass", "nat", &[]);
+    lab.shell("director", &format!("nft -f - <<'END'\n{MARKS}\nEND"));
+    let tune =
+        |on: u8| lab.request(&json!({ "command": "set-tunables", "tunables": { "cache_bypass": on } }));
+    for (address, prefix, via, server, url, nobody) in [
+        ("10.77.0.5", 32, "10.0.2.11", "10.0.3.12", "http://10.77.0.5:8080", "0.0.0.0:0"),
+        ("fd77::5", 128, "fd00:2::11", "fd00:3::12", "http://[fd77::5]:8080", "[::]:0"),
+    ] {
+        // s1 has what is asked for; s2 serves in its place when it may.
+        lab.run("s1", &["ip", "address", "add", &format!("{address}/{prefix}"), "dev", "lo"]);
+        lab.run("director", &["ip", "route", "add", &format!("{address}/{prefix}"), "via", via]);
+        let service = json!({ "fwmark": 5, "family": family(address) });
+        let mut new = service.clone();
+        new["servers"] = json!([{ "address": server, "port": 8080, "weight": 0 }]);
+        lab.request(&json!({ "command": "add-service", "service": new }));
+        tune(0);
+        let refused = lab.try_run("c1", &["curl", "-sS", "--max-time", "4", url]);
+        assert_eq!(refused.status.code(), Some(7), "{}", text(&refused.stderr));
+        tune(1);
+        for node in ["c1", "director"] {
+            assert_eq!(answers(&lab, node, url, 5), [("s1".to_owned(), 5)], "{node}");
+        }
+        let server = json!({ "address": server, "port": 8080, "weight": 1 });
+        lab.request(&json!({ "command": "edit-server", "service": service, "server": server }));
+        assert_eq!(answers(&lab, "c1", url, 5), [("s2".to_owned(), 5)]);
+        let shown = lab.show("connections");
+        let passed: Vec<_> =
+            shown.as_array().unwrap().iter().filter(|entry| entry["server"] == nobody).collect();
+        assert_eq!(passed.len(), 10, "{shown}");
+        for entry in passed {
+            assert_eq!([&entry["forward"], &entry["flags"]], ["bypass", "0x0004"], "{entry}");
+        }
+    }
+    lab.assert_no_checksum_errors();
+}
+
 fn family(address: &str) -> &'static str {
     if address.contains(':') { "ipv6" } else { "ipv4" }
 }

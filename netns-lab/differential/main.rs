@@ -23,8 +23,11 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use steps::{Change, Generator, Step};
 
-/// For how long two directors may differ: entries expire, and the kernel adds up its counters, every now and then.
-const PATIENCE: Duration = Duration::from_secs(6);
+/// For how long two directors may know different things: the kernel adds up its counters every two seconds, and its
+/// timers for minutes go off up to 16 seconds late (`kernel/time/timer.c`).
+const PATIENCE: Duration = Duration::from_secs(30);
+/// For how long they may differ in what they have sent.
+const DELIVERY: Duration = Duration::from_secs(6);
 /// How long nothing must arrive before nothing more is expected.
 const QUIET: Duration = Duration::from_millis(60);
 /// How often the traffic counters are compared, in steps.
@@ -120,7 +123,7 @@ impl Pair {
     /// What has arrived in each network, once both have got the same, or nothing more comes.
     fn arrived(&mut self) -> anyhow::Result<[Vec<String>; 2]> {
         let mut arrived = [Vec::new(), Vec::new()];
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + DELIVERY;
         let mut quiet_since = Instant::now();
         loop {
             for (network, arrived) in self.networks.iter_mut().zip(&mut arrived) {

@@ -163,7 +163,7 @@ impl Steering {
             chain("virtual_icmp", virtual_icmp(family)),
             chain(
                 "virtual",
-                to_vip("virtual_icmp", ["request", "request_any_port"], Goto("reply"), ftp_data()),
+                to_vip("virtual_icmp", ["request", "request_any_port"], Goto("reply"), ftp_data(), hairpin()),
             ),
             chain("about_server", about_server(family)),
             chain("to_server", to_server(family)),
@@ -198,7 +198,7 @@ impl Steering {
                 ],
             ),
             chain("leftover_icmp", leftover_icmp(family)),
-            chain("leftover", to_vip("leftover_icmp", ["refuse", "refuse"], Accept, vec![])),
+            chain("leftover", to_vip("leftover_icmp", ["refuse", "refuse"], Accept, vec![], vec![])),
             chain(
                 "answered",
                 vec![
@@ -260,6 +260,7 @@ fn to_vip(
     requests: [&'static str; 2],
     reply: Statement,
     ftp_data: Vec<Vec<Statement>>,
+    hairpin: Vec<Vec<Statement>>,
 ) -> Vec<Vec<Statement>> {
     let [request, request_any_port] = requests;
     let exact = vec![
@@ -271,15 +272,23 @@ fn to_vip(
         // A real server on the address of a VIP, addressed directly: none of ours.
         vec![In(TO_PORT, &sets::SERVERS), Accept],
     ];
-    let any_port = vec![
-        vec![In(TO_PROTOCOL, &sets::SERVICES_ANY_PORT), Goto(request_any_port)],
+    let services_any_port = vec![vec![In(TO_PROTOCOL, &sets::SERVICES_ANY_PORT), Goto(request_any_port)]];
+    let other = vec![
         vec![In(TO_PROTOCOL, &sets::SERVERS_ANY_PORT), Accept],
         // Fits no service. This host's own stack answers for its addresses: it refuses what nobody listens to,
         // and a VIP that is the only address of the host still takes ssh and the replies to its own connections.
         vec![ToThisHost, Accept],
         vec![Goto("refuse")],
     ];
-    [exact, ftp_data, any_port].concat()
+    [exact, ftp_data, services_any_port, hairpin, other].concat()
+}
+
+/// What a server sends to the VIP that stands for itself as a client.
+fn hairpin() -> Vec<Vec<Statement>> {
+    vec![
+        vec![In(FROM_PORT, &sets::SERVERS), Goto("reply")],
+        vec![In(FROM_PROTOCOL, &sets::SERVERS_ANY_PORT), Goto("reply")],
+    ]
 }
 
 /// What may be a data connection to a service of FTP. If it is none, it is refused like any packet to the address.

@@ -299,8 +299,11 @@ impl Director {
         plan.services.derive();
         plan.effects.into_iter().for_each(|effect| effect.apply(seed));
         *state = plan.state;
+        let tuned = plan.services.tunables != self.services.load().tunables;
         self.services.store(Arc::new(plan.services));
-        self.defend_as_tuned();
+        if tuned {
+            self.defend_as_tuned();
+        }
         self.has_removed.fetch_or(has_removed, Ordering::Relaxed);
     }
 
@@ -513,7 +516,8 @@ impl Plan {
         method: ForwardMethod,
     ) -> Result<Option<Route>, CommandError> {
         match (method, key) {
-            (ForwardMethod::Nat, _) | (ForwardMethod::Tunnel, ServiceKey::Mark { .. }) => Ok(None),
+            (ForwardMethod::Nat | ForwardMethod::Bypass, _)
+            | (ForwardMethod::Tunnel, ServiceKey::Mark { .. }) => Ok(None),
             // No address of the other family can stand in for one in a header.
             (ForwardMethod::Tunnel, _) if Family::of(server.ip()) != key.family() => Ok(None),
             (

@@ -149,6 +149,12 @@ impl Director {
         }
     }
 
+    /// The same out of turn, of tunables that have changed; entries wait for their turn.
+    pub(super) fn defend_as_tuned(&self) {
+        let services = self.services.load();
+        services.defence.look(&services.tunables, self.connection_count());
+    }
+
     /// How many connections and templates defences have dropped.
     pub fn dropped_entries(&self) -> u64 {
         self.table_defence.dropped.load(Ordering::Relaxed)
@@ -171,12 +177,6 @@ impl Director {
             let choice = self.hasher.hash_one((key, now));
             self.table_defence.count(self.table.make_room(shard, wanted, choice));
         }
-    }
-
-    /// The same out of turn, after tunables have changed.
-    pub(super) fn defend_as_tuned(&self) {
-        let services = self.services.load();
-        services.defence.look(&services.tunables, self.connection_count());
     }
 }
 

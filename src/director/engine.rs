@@ -3,8 +3,9 @@
 //! Steering only brings what may be ours: packets to a virtual address, packets whose source is a real server's
 //! address and port or a service's, ICMP errors that embed any of them. The engine finds out what really is.
 
+use super::bypass::is_passed;
 use super::connection::{
-    Connection, ConnectionTable, ConnectionView, Handle, InboundKey, OutboundKey, Shard, TemplateView,
+    Connection, ConnectionTable, ConnectionView, Handle, InboundKey, Shard, TemplateView,
 };
 use super::defence::TableDefence;
 use super::estimation::Estimation;
@@ -35,6 +36,7 @@ pub struct Director {
     pub(super) icmp_budget: IcmpBudget,
     pub(super) hasher: TableHasher,
     pub(super) table: ConnectionTable,
+    pub(super) bypass: super::bypass::Bypass,
     /// Whether servers were removed since that was last looked at.
     pub(super) has_removed: AtomicBool,
     drops: [AtomicU64; DropReason::ALL.len()],
@@ -51,6 +53,7 @@ impl Director {
             table_defence: TableDefence::new(seed),
             icmp_budget: IcmpBudget::default(),
             table: ConnectionTable::new(limits.max_connections, &hasher),
+            bypass: super::bypass::Bypass::new(),
             hasher,
             has_removed: AtomicBool::new(false),
             drops: std::array::from_fn(|_| AtomicU64::new(0)),
@@ -66,7 +69,7 @@ impl Director {
             Parsed::IcmpError(error) if meta.hook == Hook::Late => {
                 self.set_error_source(now, &mut packet, &error)
             }
-            Parsed::Flow(flow) => self.handle_flow(now, &services, meta.mark, &mut packet, &flow),
+            Parsed::Flow(flow) => self.handle_flow(now, &services, meta, &mut packet, &flow),
             Parsed::IcmpError(error) => {
                 self.handle_icmp_error(now, &services, (meta.hook, meta.mark), &mut packet, &error)
             }
@@ -139,13 +142,13 @@ impl Director {
         &self,
         now: Time,
         services: &Services,
-        mark: Option<Fwmark>,
+        meta: &PacketMeta,
         packet: &mut Packet<'_>,
         flow: &FlowInfo,
     ) -> Result<Verdict, DropReason> {
         let key =
             InboundKey { transport: flow.transport, client: flow.source, virtual_address: flow.destination };
-        let marked = mark.and_then(|mark| services.marked(mark, Family::of(flow.source.ip())));
+        let marked = meta.mark.and_then(|mark| services.marked(mark, Family::of(flow.source.ip())));
         let is_virtual = services.has_address(flow.destination.ip());
         let is_request = marked.is_some() || is_virtual;
         if is_request {
@@ -183,7 +186,15 @@ impl Director {
         // Its twin may have come through another worker meanwhile.
         let handle = self.find_request(now, services, &mut shard, &key, flow).and_then(|found| match found {
             Some(handle) => Ok(handle),
-            None => self.schedule(now, services, &mut shard, &key, service, packet.payload(flow)),
+            None => {
+                let payload = packet.payload(flow);
+                let handle = self.schedule(now, services, &mut shard, &key, service, payload)?;
+                // A client on this host reaches itself without leaving it.
+                if meta.hook == Hook::Prerouting {
+                    shard.get_mut(handle).note_hairpin();
+                }
+                Ok(handle)
+            }
         });
         match handle {
             Ok(handle) => self.forward_request(now, services, shard, handle, packet, flow),
@@ -273,6 +284,7 @@ impl Director {
     ) -> Result<Verdict, DropReason> {
         let placement = match self.place(now, &services.tunables, key, service, packet.payload(flow)) {
             Ok(placement) => placement,
+            Err(unscheduled) if is_passed(services, service, unscheduled) => return Ok(Verdict::Accept),
             Err(unscheduled) => return unscheduled.verdict(),
         };
         let connection = connect_once(key, service, placement);
@@ -299,9 +311,8 @@ impl Director {
         packet: &mut Packet<'_>,
         flow: &FlowInfo,
     ) -> Result<Option<Verdict>, DropReason> {
-        let key = OutboundKey { transport: flow.transport, client: flow.destination, server: flow.source };
-        let mut shard = self.table.shard(flow.destination.ip());
-        let Some(handle) = shard.find_outbound(&key, now) else { return Ok(None) };
+        let found = self.find_reply(now, flow.transport, flow.source, flow.destination);
+        let Some((mut shard, handle)) = found else { return Ok(None) };
         let connection = shard.get_mut(handle);
         connection.answers_elsewhere |= answers_another(connection, flow);
         advance(connection, services, Direction::Output, flow);
@@ -313,16 +324,15 @@ impl Director {
         let unchanged = unchanged(connection);
         let source = connection.reply_source();
         // What comes again is then still found by what the server has written.
-        let comes_again = source == ReplySource::ASKED_AGAIN;
-        let client = (connection.translates_client_port() && !comes_again).then(|| connection.client());
+        let destination = connection.reply_destination(source == ReplySource::ASKED_AGAIN);
         let edit = self.follow(now, services, (&mut *shard, handle), Direction::Output, packet, flow)?;
         shard.restart_timer(handle, now);
         drop(shard);
         if let Some(verdict) = unchanged {
             return Ok(Some(verdict));
         }
-        let rewritten = if client.is_some() || edit.is_some() {
-            let rewrite = Rewrite { source: None, destination: client };
+        let rewritten = if destination.is_some() || edit.is_some() {
+            let rewrite = Rewrite { source: None, destination };
             Some(packet.rewrite_segment(flow, rewrite, edit.as_ref())?)
         } else {
             None
@@ -333,9 +343,8 @@ impl Director {
     /// A reply that was here before: writes the source, which may be a local address now that it has been routed. What
     /// can be said of the connection was said then.
     fn set_source(&self, now: Time, packet: &mut Packet<'_>, flow: &FlowInfo) -> Result<Verdict, DropReason> {
-        let key = OutboundKey { transport: flow.transport, client: flow.destination, server: flow.source };
-        let shard = self.table.shard(flow.destination.ip());
-        let Some(handle) = shard.find_outbound(&key, now) else { return Ok(Verdict::Accept) };
+        let found = self.find_reply(now, flow.transport, flow.source, flow.destination);
+        let Some((shard, handle)) = found else { return self.set_hairpin_source(now, packet, flow) };
         let connection = shard.get(handle);
         let rewrite = Rewrite {
             source: Some(connection.virtual_address()),
@@ -387,7 +396,7 @@ impl Director {
         };
         match routed.or_else(|| self.handle_tunnelled_error(now, services, packet)) {
             Some(verdict) => Ok(verdict),
-            None => self.schedule_error(now, services, (hook, mark), packet, error),
+            None => self.schedule_error(now, services, mark, packet, error),
         }
     }
 
@@ -418,13 +427,9 @@ impl Director {
         packet: &mut Packet<'_>,
         error: &IcmpErrorInfo,
     ) -> Result<Option<Verdict>, DropReason> {
-        let key = OutboundKey {
-            transport: error.embedded_transport,
-            client: error.embedded_source,
-            server: error.embedded_destination,
-        };
-        let shard = self.table.shard(key.client.ip());
-        let Some(handle) = shard.find_outbound(&key, now) else { return Ok(None) };
+        let (client, server) = (error.embedded_source, error.embedded_destination);
+        let found = self.find_reply(now, error.embedded_transport, server, client);
+        let Some((shard, handle)) = found else { return Ok(None) };
         let connection = shard.get(handle);
         if connection.answers_elsewhere {
             return Ok(None);
@@ -434,7 +439,8 @@ impl Director {
             return Ok(Some(Verdict::Accept));
         }
         let rewrite = IcmpRewrite {
-            embedded_source: connection.translates_client_port().then(|| connection.client()),
+            destination: connection.is_hairpin().then(|| connection.client().ip()),
+            embedded_source: connection.translates_client().then(|| connection.client()),
             embedded_destination: Some(connection.virtual_address()),
             ..IcmpRewrite::default()
         };
@@ -601,7 +607,8 @@ fn advance(connection: &mut Connection, services: &Services, direction: Directio
     if let Some(controller) = connection.controller.as_ref().filter(|_| step.assures) {
         controller.assure();
     }
-    if let Some(active) = step.activity {
+    // Nobody counts what has no server.
+    if let Some(active) = step.activity.filter(|_| !connection.is_bypass()) {
         if active {
             connection.flags.remove(ConnFlags::INACTIVE);
         } else {

@@ -11,7 +11,7 @@ use super::packet::{IcmpErrorInfo, IcmpRewrite, Packet, Transport};
 use super::scheduling::{Unscheduled, connect_once};
 use super::service::{Family, Fwmark, Services};
 use super::tunnel::Destination;
-use super::{DropReason, Hook, Refusal, ReplySource, Time, Verdict};
+use super::{DropReason, Refusal, ReplySource, Time, Verdict};
 
 /// How an error about a reply goes on to a connection's server.
 pub(super) enum ToServer {
@@ -40,9 +40,7 @@ impl ToServer {
         let rewrite = IcmpRewrite {
             destination: Some(server.ip()),
             embedded_source: Some(server),
-            embedded_destination: connection
-                .translates_client_port()
-                .then(|| connection.server_side_client()),
+            embedded_destination: connection.translates_client().then(|| connection.client_as_seen()),
             ..IcmpRewrite::default()
         };
         ToServer::Rewritten(rewrite, connection.request_source())
@@ -59,7 +57,7 @@ impl Director {
         &self,
         now: Time,
         services: &Services,
-        (hook, mark): (Hook, Option<Fwmark>),
+        mark: Option<Fwmark>,
         packet: &mut Packet<'_>,
         error: &IcmpErrorInfo,
     ) -> Result<Verdict, DropReason> {
@@ -73,9 +71,7 @@ impl Director {
         };
         let marked = mark.and_then(|mark| services.marked(mark, Family::of(key.client.ip())));
         let service = marked.or_else(|| services.find(key.transport, key.virtual_address));
-        let Some(service) = service.filter(|_| hook != Hook::Output || !self.knows_reverse(now, &key)) else {
-            return Ok(Verdict::Accept);
-        };
+        let Some(service) = service else { return Ok(Verdict::Accept) };
         if services.defence.drops_packet() {
             return Err(DropReason::DropPacket);
         }
@@ -114,12 +110,5 @@ impl Director {
                 Ok(Verdict::Forward { rewritten: Some(rewritten), source })
             }
         }
-    }
-
-    /// Whether the packet was a request, made by a client on this host that has a virtual address for its own.
-    fn knows_reverse(&self, now: Time, key: &InboundKey) -> bool {
-        let (client, virtual_address) = (key.virtual_address, key.client);
-        let reverse = InboundKey { client, virtual_address, ..*key };
-        self.table.shard(client.ip()).find_inbound(&reverse, now).is_some()
     }
 }

@@ -15,12 +15,14 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+mod bypass;
 mod change;
 mod conn_out;
 pub mod connection;
 pub mod defence;
 mod engine;
 mod estimation;
+mod hairpin;
 mod hasher;
 mod icmp_budget;
 mod icmp_scheduling;

@@ -1,6 +1,7 @@
 //! Which server a new connection gets (`ip_vs_schedule`, `ip_vs_sched_persist` of `net/netfilter/ipvs/ip_vs_core.c`).
 
 use super::app::Application;
+use super::bypass::is_passed;
 use super::connection::{
     Connection, Handle, InboundKey, OutboundKey, Placement, Shard, Template, TemplateHandle, TemplateKey,
     TemplateShard, TemplateTarget,
@@ -56,8 +57,13 @@ impl Director {
         payload: &[u8],
     ) -> Result<Handle, Unscheduled> {
         self.make_room(now, services, shard, key, service);
-        let placement = self.place(now, &services.tunables, key, service, payload)?;
-        Ok(self.connect(now, shard, key, service, placement)?)
+        match self.place(now, &services.tunables, key, service, payload) {
+            Ok(placement) => Ok(self.connect(now, shard, key, service, placement)?),
+            Err(unscheduled) if is_passed(services, service, unscheduled) => {
+                Ok(self.pass(now, shard, key, service)?)
+            }
+            Err(unscheduled) => Err(unscheduled),
+        }
     }
 
     /// The server of a client's first packet, which carries `payload`.
@@ -118,7 +124,7 @@ impl Director {
     }
 
     /// Files a connection to where `placement` says, and counts it.
-    fn connect(
+    pub(super) fn connect(
         &self,
         now: Time,
         shard: &mut Shard,

@@ -2,9 +2,10 @@
 
 use crate::bed::{ACK, Bed, FIN, RST, SYN, endpoints, ip, key, routed, server, tcp};
 use etherparse::{SlicedPacket, TcpHeader, TcpOptionElement, TransportSlice};
+use nfvs::director::defence::DefenceMode;
 use nfvs::director::packet::Transport::Tcp;
 use nfvs::director::scheduler::SchedulerKind::Rr;
-use nfvs::director::service::{ClientMask, Persistence, ServiceSettings};
+use nfvs::director::service::{ClientMask, Persistence, ServiceSettings, Tunables};
 use nfvs::director::{Command, DropReason, Hook, PacketMeta, Refusal, ReplySource, ServerSpec, Verdict};
 use proptest::prelude::*;
 use std::net::SocketAddr;
@@ -324,6 +325,29 @@ fn a_control_connection_lasts_as_long_as_its_data_connections() {
     talk.bed.pass(1000);
     talk.bed.pass(60);
     assert_eq!(talk.bed.director.connection_count().0, 0);
+    talk.bed.director.check_invariants();
+}
+
+#[test]
+fn drop_entry_spares_a_control_connection_with_data_connections() {
+    let mut talk = Talk::new(V4);
+    talk.bed.tune(Tunables { drop_entry: DefenceMode::Always, ..Tunables::default() });
+    talk.ask("EPSV\r\n");
+    talk.answer(&extended(4000));
+    let [from, data, own] = [at(V4[0], 6000), at(V4[1], 4000), at(V4[2], 4000)];
+    talk.bed.tcp(&from, &data, SYN);
+    late_source(&talk.bed, &own, &from, SYN | ACK);
+    // After so many packets it is spared for its own sake.
+    (0..10).for_each(|_| drop(talk.bed.tcp(&from, &data, ACK)));
+    let control = format!("tcp {} -> {} -> {}", talk.client, talk.vip, talk.server);
+    for second in 0..2000 {
+        talk.bed.pass(1);
+        talk.bed.director.defend(talk.bed.now);
+        if second % 100 == 0 {
+            talk.bed.tcp(&from, &data, ACK);
+        }
+    }
+    assert!(talk.bed.states().iter().any(|state| state.starts_with(&control)));
     talk.bed.director.check_invariants();
 }
 

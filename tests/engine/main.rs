@@ -1,6 +1,7 @@
 //! The engine on a bench: packets in, verdicts out, time by hand.
 
 mod bed;
+mod bypass;
 mod connections;
 mod counters;
 #[path = "../../nft-rules/tests/common/crc32c.rs"]
@@ -10,6 +11,7 @@ mod direct_routing;
 mod errors;
 mod forwarding;
 mod ftp;
+mod hairpin;
 mod icmp;
 mod ipsec;
 mod local_node;

@@ -248,6 +248,7 @@ fn settings(random: &mut fastrand::Rng) -> ServiceSettings {
 
 fn tunables(random: &mut fastrand::Rng) -> Tunables {
     Tunables {
+        cache_bypass: random.bool(),
         conn_reuse_mode: random.u8(..4),
         expire_nodest_conn: random.bool(),
         expire_quiescent_template: random.bool(),

@@ -72,11 +72,12 @@ fn ready_means_that_it_serves_and_the_state_is_kept_current() {
     wait_for("news", || !manager.news().is_empty());
     // At once, with no further waiting.
     let services = lab.show("services");
+    let queues = lab.show("queues").as_array().unwrap().len();
     assert_serves(&lab);
     let steering = lab.log();
     let steering = steering.split("steering=").nth(1).unwrap().split(" queues=").next().unwrap();
     let state = |services: usize, servers: usize| {
-        format!("STATUS=services: {services}, servers: {servers}, queues: 3, steering: {steering}")
+        format!("STATUS=services: {services}, servers: {servers}, queues: {queues}, steering: {steering}")
     };
     let count = services.as_array().unwrap().len();
     let servers: usize =

@@ -5,6 +5,7 @@ use super::{
     Daemon, NFVS, URL, answers, assert_nothing_left, assert_serves, configure, each, refusal, rules, run,
     success,
 };
+use nft_rules::QueueClass;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::fs;
@@ -130,7 +131,7 @@ fn a_wrong_file_is_refused_with_every_place_and_nothing_changes() {
     settled["connections"] = json!({ "max": 5 });
     settled["services"] = json!([]);
     fs::write(&file, settled.to_string()).unwrap();
-    let count = lab.show("queues").as_array().unwrap().len() / 3;
+    let count = lab.show("queues").as_array().unwrap().len() / QueueClass::ALL.len();
     let line = |key: &str, running: usize, wanted: usize| {
         let file = file.display();
         format!("{file}: {key}: it is {running} while the daemon runs, and {wanted} takes a restart\n")

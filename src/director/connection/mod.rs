@@ -85,6 +85,8 @@ pub struct Connection {
     /// here, the server's packets are none of ours.
     pub answers_elsewhere: bool,
     packets: u8,
+    /// The client is the server itself.
+    is_hairpin: bool,
     timeout_millis: u32,
     /// The real server that has it.
     pub server: Arc<RealServer>,
@@ -100,8 +102,12 @@ impl Connection {
     /// A connection that `key` names, to where `placement` says, in its first state and by the server's present method.
     pub fn new(key: &InboundKey, placement: Placement, service: Arc<ServiceCore>) -> Connection {
         let Placement { server, server_port, controller } = placement;
-        let mut flags = server.forwarding().method.connection_flags();
-        flags.insert(ConnFlags::INACTIVE);
+        let method = server.forwarding().method;
+        let mut flags = method.connection_flags();
+        // `ip_vs_bind_dest` sets it, which is not called where there is no server.
+        if method != ForwardMethod::Bypass {
+            flags.insert(ConnFlags::INACTIVE);
+        }
         Connection {
             client: key.client.ip(),
             virtual_address: key.virtual_address.ip(),
@@ -118,6 +124,7 @@ impl Connection {
             flags,
             answers_elsewhere: false,
             packets: 0,
+            is_hairpin: false,
             timeout_millis: millis(NEW_CONNECTION_TIMEOUT),
             server,
             service,
@@ -140,7 +147,8 @@ impl Connection {
             flags.insert(ConnFlags::NO_CPORT);
         }
         let state = State::Tcp(TcpState::Listen);
-        Connection { state, flags, ..Connection::new(&key, placement, Arc::clone(&self.service)) }
+        let service = Arc::clone(&self.service);
+        Connection { state, flags, is_hairpin: self.is_hairpin, ..Connection::new(&key, placement, service) }
     }
 
     /// Learns from which port the client comes, and which one the server is to see.
@@ -194,7 +202,7 @@ impl Connection {
         SocketAddr::new(self.client, self.client_port)
     }
 
-    /// The client as the server sees it.
+    /// The client by the port at which the server sees it.
     pub fn server_side_client(&self) -> SocketAddr {
         SocketAddr::new(self.client, self.server_side_client_port)
     }
@@ -207,6 +215,35 @@ impl Connection {
     /// Whether the server sees another client port than the client has.
     pub fn translates_client_port(&self) -> bool {
         self.client_port != self.server_side_client_port
+    }
+
+    /// Notes that the client, whose packets come over a link, may be the server itself.
+    pub fn note_hairpin(&mut self) {
+        self.is_hairpin = self.is_nat() && self.client == self.server.address;
+    }
+
+    /// Whether the client is the server itself, which sees it at the virtual address.
+    pub fn is_hairpin(&self) -> bool {
+        self.is_hairpin
+    }
+
+    /// Whether the server sees another address or port than the client has.
+    pub fn translates_client(&self) -> bool {
+        self.is_hairpin || self.translates_client_port()
+    }
+
+    /// The client as the server sees it in the end: at the virtual address if it is the server itself.
+    pub fn client_as_seen(&self) -> SocketAddr {
+        let address = if self.is_hairpin { self.virtual_address } else { self.client };
+        SocketAddr::new(address, self.server_side_client_port)
+    }
+
+    /// What the destination of a reply becomes, if it changes; what `comes_again` is still found by the port then.
+    pub fn reply_destination(&self, comes_again: bool) -> Option<SocketAddr> {
+        match comes_again {
+            true => self.is_hairpin.then(|| self.server_side_client()),
+            false => self.translates_client().then(|| self.client()),
+        }
     }
 
     /// Whether addresses and ports are translated, as opposed to packets being sent on as they are. The method is that
@@ -223,6 +260,11 @@ impl Connection {
     /// Whether packets reach the server through a tunnel.
     pub fn is_tunnelled(&self) -> bool {
         self.forward() == ForwardMethod::Tunnel
+    }
+
+    /// Whether its packets go to where they are addressed, for want of a server.
+    pub fn is_bypass(&self) -> bool {
+        self.forward() == ForwardMethod::Bypass
     }
 
     /// The route that its packets take where nothing is translated: in both directions by a
@@ -253,8 +295,11 @@ impl Connection {
     }
 
     /// What is to be done about the client's packets, beside their destination, where the rules cannot know that they
-    /// are ours: those of a mark, and data connections of FTP.
+    /// are ours: those of a mark, and data connections of FTP; and where their source changes.
     pub fn request_source(&self) -> Option<ReplySource> {
+        if self.is_hairpin {
+            return Some(ReplySource::ASKED_AGAIN);
+        }
         (self.reply_source() == ReplySource::ASKED_AGAIN).then_some(ReplySource::UNTRACKED)
     }
 
@@ -278,9 +323,11 @@ impl Connection {
         self.packets = self.packets.saturating_add(1);
     }
 
-    /// Counts the connection itself, for server, service and total (`ip_vs_conn_stats`).
+    /// Counts the connection itself, for server, service and total (`ip_vs_conn_stats`); not without a server.
     pub fn count_conn(&self) {
-        self.stats().into_iter().for_each(Stats::count_conn);
+        if !self.is_bypass() {
+            self.stats().into_iter().for_each(Stats::count_conn);
+        }
     }
 
     /// Counts a connection that ends as it begins, at its server as well: nobody files it (`ONE_PACKET`).
@@ -290,19 +337,23 @@ impl Connection {
         self.count_conn();
     }
 
-    /// Counts a packet of `bytes` from the client, for server, service and total; not once the server was removed
-    /// (`ip_vs_in_stats`).
+    /// Counts a packet of `bytes` from the client, for server, service and total; not once the server was removed, nor
+    /// without one (`ip_vs_in_stats`).
     pub fn count_in(&self, bytes: usize) {
-        if self.server.is_available() {
+        if self.is_counted() {
             self.stats().into_iter().for_each(|stats| stats.count_in(bytes));
         }
     }
 
     /// Counts a packet of `bytes` to the client, as [`count_in`](Connection::count_in) does.
     pub fn count_out(&self, bytes: usize) {
-        if self.server.is_available() {
+        if self.is_counted() {
             self.stats().into_iter().for_each(|stats| stats.count_out(bytes));
         }
+    }
+
+    fn is_counted(&self) -> bool {
+        self.server.is_available() && !self.is_bypass()
     }
 
     fn stats(&self) -> [&Stats; 3] {

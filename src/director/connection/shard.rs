@@ -194,7 +194,7 @@ impl Shard {
                 deadline: timer.deadline(),
                 packets: connection.packets(),
             };
-            choice.drops(Worth::of(connection.state), age, now)
+            choice.drops(worth(connection), age, now)
         };
         let dropped: Vec<u32> = self.arena.indices_of(part).filter(is_dropped).collect();
         dropped.into_iter().map(|entry| self.take(Handle(entry))).collect()
@@ -204,7 +204,7 @@ impl Shard {
     /// about to answer is not among the oldest of many.
     pub(super) fn take_half_open(&mut self, choice: u64) -> Option<Connection> {
         let part = (choice as usize).checked_rem(self.parts())?;
-        let is_half_open = |entry: &u32| Worth::of(self.get(Handle(*entry)).state) == Worth::Nothing;
+        let is_half_open = |entry: &u32| worth(self.get(Handle(*entry))) == Worth::Nothing;
         let deadline = |entry: &u32| self.arena.get(*entry).timer.deadline();
         let oldest = self.arena.indices_of(part).filter(is_half_open).min_by_key(deadline)?;
         Some(self.take(Handle(oldest)))
@@ -274,6 +274,11 @@ impl Shard {
     fn hash(&self, key: &impl Hash) -> u64 {
         hash(&self.hasher, key)
     }
+}
+
+/// What a connection is to the defence: one that controls others stays, as they do (`todrop_entry`).
+fn worth(connection: &Connection) -> Worth {
+    if connection.controls() > 0 { Worth::Much } else { Worth::of(connection.state) }
 }
 
 fn hash(hasher: &TableHasher, key: &impl Hash) -> u64 {

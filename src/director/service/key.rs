@@ -46,14 +46,6 @@ impl ServiceKey {
         }
     }
 
-    /// Address and port, of a service that is found by them.
-    pub const fn endpoint(&self) -> Option<SocketAddr> {
-        match *self {
-            ServiceKey::Endpoint { address, port, .. } => Some(SocketAddr::new(address, port)),
-            ServiceKey::Mark { .. } => None,
-        }
-    }
-
     /// Whether it is for control connections of FTP.
     pub const fn is_ftp(&self) -> bool {
         matches!(self, ServiceKey::Endpoint { transport: Transport::Tcp, port: FTP_PORT, .. })
@@ -68,6 +60,14 @@ impl ServiceKey {
     /// Whether packets belong to the service by their mark.
     pub const fn is_mark(&self) -> bool {
         matches!(self, ServiceKey::Mark { .. })
+    }
+
+    /// Address and port, of a service that is found by them.
+    pub const fn endpoint(&self) -> Option<SocketAddr> {
+        match *self {
+            ServiceKey::Endpoint { address, port, .. } => Some(SocketAddr::new(address, port)),
+            ServiceKey::Mark { .. } => None,
+        }
     }
 }
 

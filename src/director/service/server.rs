@@ -48,6 +48,8 @@ pub enum ForwardMethod {
     Dr,
     /// Tunnel (`-i`, TUNNEL): unchanged, inside another packet.
     Tunnel,
+    /// None (BYPASS): unchanged, to where it is addressed. Connections without a server have it.
+    Bypass,
 }
 
 impl ForwardMethod {
@@ -57,6 +59,7 @@ impl ForwardMethod {
             1 => ForwardMethod::Local,
             2 => ForwardMethod::Tunnel,
             3 => ForwardMethod::Dr,
+            4 => ForwardMethod::Bypass,
             _ => ForwardMethod::Nat,
         }
     }
@@ -74,6 +77,7 @@ impl ForwardMethod {
             ForwardMethod::Local => 1,
             ForwardMethod::Tunnel => 2,
             ForwardMethod::Dr => 3,
+            ForwardMethod::Bypass => return ConnFlags::from_bits(4),
         };
         ConnFlags::from_bits(number | ConnFlags::NOOUTPUT.bits())
     }
@@ -87,6 +91,7 @@ impl fmt::Display for ForwardMethod {
             ForwardMethod::Local => "local",
             ForwardMethod::Dr => "dr",
             ForwardMethod::Tunnel => "tunnel",
+            ForwardMethod::Bypass => "bypass",
         })
     }
 }
@@ -383,5 +388,6 @@ mod tests {
         assert_eq!(ForwardMethod::Nat.connection_flags().to_string(), "0x0000");
         assert_eq!(ForwardMethod::Dr.connection_flags().to_string(), "0x0083");
         assert_eq!(ForwardMethod::Local.connection_flags().to_string(), "0x0081");
+        assert_eq!(ForwardMethod::Bypass.connection_flags().to_string(), "0x0004");
     }
 }

@@ -17,6 +17,8 @@ macro_rules! tunable_table {
             /// How little memory is short, in pages of 4096 bytes, each room for 32 connections; see
             /// docs/operations.md.
             amemthresh: Quantity = 1024,
+            /// 1: packets with a mark whose service has no server to choose go on to where they are addressed.
+            cache_bypass: Switch = false,
             /// Which connections give way to a SYN from the same port: 0: none; 1: those in TIME_WAIT and CLOSE; 2 and
             /// 3: those in FIN_WAIT as well, if their replies do not pass the director.
             conn_reuse_mode: ReuseMode = 1,
