@@ -39,6 +39,9 @@ pub(super) struct TunnelSender {
 enum Kind {
     /// Outer packets of one protocol.
     Tunnel { is_v4: bool, protocol: u8, may_be_fragmented: bool },
+    /// IPv6 errors about outer packets of one protocol: the kernel learns from them only where a socket wants to know
+    /// (`rawv6_err`), and then fails what is sent from it next. So nothing is.
+    Errors { protocol: u8 },
     /// Finding a way; nothing is sent.
     Probe { is_v4: bool },
     /// Packets with their IP headers.
@@ -64,19 +67,21 @@ impl TunnelSender {
         packet: &[u8],
         mark: u32,
     ) -> Decision {
-        let onward = match self.path(encapsulation.server) {
-            Some(path) => encapsulation.onward(path, packet),
-            None => Onward::Tell(Problem::Unreachable),
-        };
+        let mut onward = self.onward(encapsulation, packet);
+        if let Onward::Send(outer) = &onward
+            && let Err(error) = self.send_outer(outer, packet)
+        {
+            tracing::debug!(server = %outer.destination, %error, "a packet was not sent into its tunnel");
+            self.paths.retain(|(server, _)| *server != encapsulation.server);
+            // The kernel may have learned of a smaller MTU since it was asked.
+            onward = match self.onward(encapsulation, packet) {
+                Onward::Tell(problem) => Onward::Tell(problem),
+                _ => Onward::Drop(DropReason::TunnelSend),
+            };
+        }
         match onward {
             Onward::Local => return goes_on(mark),
-            Onward::Send(outer) => {
-                let inner = packet.get(..outer.inner_len).unwrap_or(packet);
-                if let Err(error) = self.send_outer(&outer, inner) {
-                    tracing::debug!(server = %outer.destination, %error, "a packet was not sent into its tunnel");
-                    self.director.note_drop(DropReason::TunnelSend);
-                }
-            }
+            Onward::Send(_) => {}
             Onward::Tell(problem) => {
                 self.director.note_drop(problem.drop_reason());
                 if let Some(error) = self.director.tell(now, problem, packet) {
@@ -96,6 +101,13 @@ impl TunnelSender {
             .and_then(|socket| Ok(sendto(socket, error, SendFlags::DONTWAIT, &SocketAddr::new(to, 0))?));
         if let Err(error) = sent {
             tracing::debug!(client = %to, %error, "an ICMP error was not sent");
+        }
+    }
+
+    fn onward(&mut self, encapsulation: &Encapsulation, packet: &[u8]) -> Onward {
+        match self.path(encapsulation.server) {
+            Some(path) => encapsulation.onward(path, packet),
+            None => Onward::Tell(Problem::Unreachable),
         }
     }
 
@@ -126,10 +138,15 @@ impl TunnelSender {
         Ok(Path { source: source.ip(), mtu: mtu? })
     }
 
-    fn send_outer(&mut self, outer: &Outer, inner: &[u8]) -> io::Result<()> {
+    /// Sends an outer packet with what it takes of `packet`.
+    fn send_outer(&mut self, outer: &Outer, packet: &[u8]) -> io::Result<()> {
         let Outer { source, destination, protocol, may_be_fragmented, ref header, .. } = *outer;
         let is_v4 = destination.is_ipv4();
+        if !is_v4 {
+            self.socket(Kind::Errors { protocol })?;
+        }
         let socket = self.socket(Kind::Tunnel { is_v4, protocol, may_be_fragmented })?.as_raw_fd();
+        let inner = packet.get(..outer.inner_len).unwrap_or(packet);
         let slices = [IoSlice::new(header), IoSlice::new(inner)];
         let hop_limit = libc::c_int::from(outer.hop_limit);
         match destination {
@@ -212,15 +229,19 @@ fn send(
 fn open(kind: Kind) -> io::Result<OwnedFd> {
     let (is_v4, protocol) = match kind {
         Kind::Tunnel { is_v4, protocol, .. } => (is_v4, i32::from(protocol)),
+        Kind::Errors { protocol } => (false, i32::from(protocol)),
         Kind::Probe { is_v4 } | Kind::Whole { is_v4 } => (is_v4, libc::IPPROTO_RAW),
     };
     let family = if is_v4 { AddressFamily::INET } else { AddressFamily::INET6 };
     let protocol = RawProtocol::new(protocol.cast_unsigned()).map(Protocol::from_raw);
     let socket = socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
     setsockopt(&socket, sockopt::Mark, &UNTRACK)?;
+    // The kernel offers it all packets of its protocol that arrive, and passes it over once it is full.
+    rustix_sockopt::set_socket_recv_buffer_size(&socket, 0)?;
+    if let Kind::Errors { .. } = kind {
+        setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?;
+    }
     if let Kind::Tunnel { may_be_fragmented, .. } = kind {
-        // The kernel offers it all packets of its protocol that arrive, and passes it over once it is full.
-        rustix_sockopt::set_socket_recv_buffer_size(&socket, 0)?;
         // By force, or up to the system's bound.
         rustix_sockopt::set_socket_send_buffer_size_force(&socket, SEND_BUFFER)
             .or_else(|_| rustix_sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER))?;
