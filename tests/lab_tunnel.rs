@@ -11,18 +11,23 @@ const ADDRESSES: [&str; 2] = ["10.0.0.100", "fd00::100"];
 const URLS: [&str; 2] = ["http://10.0.0.100", "http://[fd00::100]"];
 const SERVERS: [&str; 2] = ["10.0.2.11", "fd00:2::11"];
 
-/// The kinds of tunnel, and what tcpdump says of each over IPv4 and IPv6.
-fn kinds() -> [(Value, [&'static str; 2]); 6] {
+/// The kinds of tunnel, and the outer packets of each over IPv4 and IPv6: which there are, and what tcpdump says of them.
+fn kinds() -> [(Value, [&'static str; 2], [&'static str; 2]); 6] {
     let gue = |checksum: &str| json!({ "type": "gue", "port": 6080, "checksum": checksum });
     let at_gue = ["10.0.2.11.6080: ", "fd00:2::11.6080: "];
-    let with_checksum = ["[udp sum ok]"; 2];
+    let with_checksum = ["udp[6:2] != 0", "ip6[46:2] != 0"];
+    let gre = ["ip proto 47", "ip6 proto 47"];
     [
-        (json!({ "type": "ipip" }), ["10.0.3.1 > 10.0.2.11: IP", "fd00:3::1 > fd00:2::11: IP"]),
-        (json!({ "type": "gre" }), ["GREv0, Flags [none]"; 2]),
-        (json!({ "type": "gre", "checksum": "full" }), ["GREv0, Flags [checksum present]"; 2]),
-        (gue("none"), at_gue),
-        (gue("full"), with_checksum),
-        (gue("remote"), with_checksum),
+        (
+            json!({ "type": "ipip" }),
+            ["ip proto 4 or ip proto 41", "ip6 proto 4 or ip6 proto 41"],
+            ["10.0.3.1 > 10.0.2.11: ", "fd00:3::1 > fd00:2::11: "],
+        ),
+        (json!({ "type": "gre" }), gre, ["GREv0, Flags [none]"; 2]),
+        (json!({ "type": "gre", "checksum": "full" }), gre, ["GREv0, Flags [checksum present]"; 2]),
+        (gue("none"), ["udp[6:2] = 0", "ip6[46:2] = 0"], at_gue),
+        (gue("full"), with_checksum, at_gue),
+        (gue("remote"), with_checksum, at_gue),
     ]
 }
 
@@ -109,6 +114,8 @@ fn sixty_requests_are_thirty_for_each_server() {
                 assert_eq!(found, ["FIN_WAIT", "0x0182"], "VIP {vip}: {connection}");
             }
         }
+        let shown = lab.nfvs(&["show", "services"]);
+        assert_eq!(text(&shown.stdout).matches(" Tunnel ").count(), 14, "{}", text(&shown.stdout));
         let asked = lab.script(&["ask", "2"]);
         assert!(asked.status.success(), "VIP {vip}: {}", text(&asked.stderr));
         // Processes on the director are clients as well, at another address of their own than the virtual one.
@@ -126,8 +133,8 @@ fn every_kind_of_tunnel_carries_either_family_over_either() {
     let lab = Lab::up("tunnel-kinds", "tunnel", &["--vip", "none"]);
     for (vip, url) in ADDRESSES.into_iter().zip(URLS) {
         for (outer, server) in SERVERS.into_iter().enumerate() {
-            for (tunnel, seen) in kinds() {
-                let filter = format!("src {}", ["10.0.3.1", "fd00:3::1"][outer]);
+            for (tunnel, which, seen) in kinds() {
+                let filter = format!("src {} and ({})", ["10.0.3.1", "fd00:3::1"][outer], which[outer]);
                 let capture = lab.capture("s1", &filter);
                 let case = format!("{vip} by {server} in {tunnel}");
                 lead_to(&lab, vip, &json!({ "address": server, "forward": "tunnel", "tunnel": tunnel }));
@@ -258,15 +265,12 @@ fn routes_and_addresses_that_change_count_from_the_next_packet_on() {
         director(&format!("route del unreachable {}", to.0));
         assert!(served());
         // The address that outer packets come from.
-        let (old, new) = [("10.0.3.1/24", "10.0.3.9/24"), ("fd00:3::1/64", "fd00:3::9/64")][family];
-        let nodad = ["", "nodad"][family];
-        director(&format!("address add {new} dev r2 {nodad}"));
-        director(&format!("address del {old} dev r2"));
-        let gateway = ["10.0.3.2", "fd00:3::2"][family];
-        director(&format!("route replace {} via {gateway}", to.1));
-        let from = lab.capture("s1", &format!("src {}", new.split('/').next().unwrap()));
+        let (new, length) = [("10.0.3.9", "24"), ("fd00:3::9", "64 nodad")][family];
+        director(&format!("address add {new}/{length} dev r2"));
+        director(&format!("route replace {} via {} src {new}", to.1, ["10.0.3.2", "fd00:3::2"][family]));
+        let from = lab.capture("s1", &format!("src {new}"));
         assert!(served());
-        from.wait_for(new.split('/').next().unwrap());
+        from.wait_for(new);
     }
 }
 

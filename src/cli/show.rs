@@ -275,6 +275,7 @@ fn forward_column(server: &ServerStatus) -> &str {
     match server.forward.as_str() {
         "nat" => "Masq",
         "dr" => "Route",
+        "tunnel" => "Tunnel",
         other => other,
     }
 }
