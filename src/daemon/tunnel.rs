@@ -11,17 +11,17 @@ use super::queue::{Action, Decision};
 use crate::director::packet::Problem;
 use crate::director::{Director, DropReason, Encapsulation, Onward, Outer, Path, Time};
 use nft_rules::{MARK_MASK, UNTRACK};
-use nix::libc;
+use nix::sys::socket::sockopt::{Ipv6RecvErr, Mark};
 use nix::sys::socket::{
-    ControlMessage, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrLike, sendmsg, setsockopt, sockopt,
+    ControlMessage, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrLike, sendmsg, setsockopt,
 };
-use rustix::net::sockopt as rustix_sockopt;
+use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use rustix::net::{
     AddressFamily, Protocol, RawProtocol, SendFlags, SocketFlags, SocketType, connect, connect_unspec,
     getsockname, sendto, socket_with,
 };
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -133,8 +133,7 @@ impl TunnelSender {
         connect_unspec(probe)?;
         connect(probe, &SocketAddr::new(server, 0))?;
         let source: SocketAddr = getsockname(probe)?.try_into()?;
-        let mtu =
-            if server.is_ipv4() { rustix_sockopt::ip_mtu(probe) } else { rustix_sockopt::ipv6_mtu(probe) };
+        let mtu = if server.is_ipv4() { sockopt::ip_mtu(probe) } else { sockopt::ipv6_mtu(probe) };
         Ok(Path { source: source.ip(), mtu: mtu? })
     }
 
@@ -143,6 +142,7 @@ impl TunnelSender {
         let Outer { source, destination, protocol, may_be_fragmented, ref header, .. } = *outer;
         let is_v4 = destination.is_ipv4();
         if !is_v4 {
+            // It has to be there.
             self.socket(Kind::Errors { protocol })?;
         }
         let socket = self.socket(Kind::Tunnel { is_v4, protocol, may_be_fragmented })?.as_raw_fd();
@@ -161,7 +161,7 @@ impl TunnelSender {
                 });
                 let [hop_limit, class] =
                     [ControlMessage::Ipv4Ttl(&hop_limit), ControlMessage::Ipv4Tos(&outer.traffic_class)];
-                let to = SockaddrIn::from(std::net::SocketAddrV4::new(destination, 0));
+                let to = SockaddrIn::from(SocketAddrV4::new(destination, 0));
                 send(
                     socket,
                     &slices,
@@ -181,7 +181,7 @@ impl TunnelSender {
                 let class = i32::from(outer.traffic_class);
                 let [hop_limit, class] =
                     [ControlMessage::Ipv6HopLimit(&hop_limit), ControlMessage::Ipv6TClass(&class)];
-                let to = SockaddrIn6::from(std::net::SocketAddrV6::new(destination, 0, 0, 0));
+                let to = SockaddrIn6::from(SocketAddrV6::new(destination, 0, 0, 0));
                 send(
                     socket,
                     &slices,
@@ -235,29 +235,21 @@ fn open(kind: Kind) -> io::Result<OwnedFd> {
     let family = if is_v4 { AddressFamily::INET } else { AddressFamily::INET6 };
     let protocol = RawProtocol::new(protocol.cast_unsigned()).map(Protocol::from_raw);
     let socket = socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
-    setsockopt(&socket, sockopt::Mark, &UNTRACK)?;
+    setsockopt(&socket, Mark, &UNTRACK)?;
     // The kernel offers it all packets of its protocol that arrive, and passes it over once it is full.
-    rustix_sockopt::set_socket_recv_buffer_size(&socket, 0)?;
+    sockopt::set_socket_recv_buffer_size(&socket, 0)?;
     if let Kind::Errors { .. } = kind {
-        setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?;
+        setsockopt(&socket, Ipv6RecvErr, &true)?;
     }
     if let Kind::Tunnel { may_be_fragmented, .. } = kind {
         // By force, or up to the system's bound.
-        rustix_sockopt::set_socket_send_buffer_size_force(&socket, SEND_BUFFER)
-            .or_else(|_| rustix_sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER))?;
+        sockopt::set_socket_send_buffer_size_force(&socket, SEND_BUFFER)
+            .or_else(|_| sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER))?;
         match (is_v4, may_be_fragmented) {
-            (true, true) => {
-                rustix_sockopt::set_ip_mtu_discover(&socket, rustix_sockopt::Ipv4PathMtuDiscovery::DONT)
-            }
-            (true, false) => {
-                rustix_sockopt::set_ip_mtu_discover(&socket, rustix_sockopt::Ipv4PathMtuDiscovery::DO)
-            }
-            (false, true) => {
-                rustix_sockopt::set_ipv6_mtu_discover(&socket, rustix_sockopt::Ipv6PathMtuDiscovery::DONT)
-            }
-            (false, false) => {
-                rustix_sockopt::set_ipv6_mtu_discover(&socket, rustix_sockopt::Ipv6PathMtuDiscovery::DO)
-            }
+            (true, true) => sockopt::set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::DONT),
+            (true, false) => sockopt::set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::DO),
+            (false, true) => sockopt::set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::DONT),
+            (false, false) => sockopt::set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::DO),
         }?;
     }
     Ok(socket)
