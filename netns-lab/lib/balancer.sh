@@ -92,13 +92,16 @@ stop_unit() {
 ipvs_rules() {
     jq -r '
         def endpoint: (if .address | contains(":") then "[\(.address)]" else .address end) + ":\(.port)";
+        def options: if . == null then "" else " --tun-type \(.type)"
+            + (if .port then " --tun-port \(.port)" else "" end)
+            + { none: "", full: " --tun-csum", remote: " --tun-remcsum" }[.checksum // "none"] end;
         .services[]
         | "\({ tcp: "-t", udp: "-u", sctp: "--sctp-service" }[.protocol]) \(endpoint)" as $service | .port as $port
         | "-A \($service) -s \(.scheduler // "wlc")"
           + (.persistence | if . then " -p \(.timeout // 300)" + (if .engine then " --pe \(.engine)" else "" end) else "" end)
           + (if .one_packet then " -o" else "" end),
           (.servers[] | "-a \($service) -r \({ address, port: (.port // $port) } | endpoint) "
-             + "\({ nat: "-m", dr: "-g", tunnel: "-i" }[.forward // "nat"]) -w \(.weight // 1)")
+             + "\({ nat: "-m", dr: "-g", tunnel: "-i" }[.forward // "nat"]) -w \(.weight // 1)\(.tunnel | options)")
     ' "$1"
 }
 

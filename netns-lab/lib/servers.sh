@@ -89,6 +89,13 @@ CONF
     wait_ready "vsftpd-$node" listens "$node" tcp "$port"
 }
 
+# decapsulate NODE PORT: takes packets out of tunnels, those of GUE on the UDP port. They arrive on the device `tunnel`.
+decapsulate() {
+    local node=$1 port=$2
+    start "decapsulate-$node" "$node" perl "$lab_home/lib/decapsulate" tunnel "$port"
+    wait_ready "decapsulate-$node" listens "$node" udp "$port"
+}
+
 # serve_iperf3 NODE PORT: throughput.
 serve_iperf3() {
     local node=$1 port=$2

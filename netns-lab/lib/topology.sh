@@ -5,7 +5,7 @@
 # `nat6` are `nat` with one family each.
 
 families=(4 6)
-forward=nat
+forward='{}'
 
 # namespace NODE: prints the network namespace of a node.
 namespace() {
@@ -182,18 +182,25 @@ move_vips() {
     done < "$run/vips"
 }
 
-# forward nat|dr: how packets reach the servers of the services that follow; nat unless told.
+# forward nat|dr|tunnel [ipip | gre [CHECKSUM] | gue PORT [CHECKSUM]]: how packets reach the servers of the services that
+# follow; nat unless told. The checksum is none, full or remote.
 forward() {
-    forward=$1
+    forward=$(jq -n --arg forward "$1" '
+        $ARGS.positional as [$type, $port, $checksum]
+        | if $forward == "nat" then {} else { forward: $forward } end
+        + if $type == null or $type == "ipip" then {}
+          elif $type == "gue" then { tunnel: { type: $type, port: ($port | tonumber), checksum: ($checksum // "none") } }
+          else { tunnel: { type: $type, checksum: ($port // "none") } } end
+    ' --args "${@:2}")
 }
 
 # service NAME PROTOCOL VIP:PORT SCHEDULER SERVER:PORT...: a virtual service for the daemon's configuration.
 service() {
     wanted "${3%:*}" || return 0
     # shellcheck disable=SC2016
-    jq -n --arg name "$1" --arg protocol "$2" --arg virtual "$3" --arg scheduler "$4" --arg forward "$forward" '
+    jq -n --arg name "$1" --arg protocol "$2" --arg virtual "$3" --arg scheduler "$4" --argjson forward "$forward" '
         def endpoint: capture("^\\[?(?<address>[0-9a-f.:]+?)\\]?:(?<port>[0-9]+)$") | .port |= tonumber;
         { name: $name, protocol: $protocol } + ($virtual | endpoint) + { scheduler: $scheduler }
-        + { servers: [$ARGS.positional[] | endpoint + (if $forward == "nat" then {} else { forward: $forward } end)] }
+        + { servers: [$ARGS.positional[] | endpoint + $forward] }
     ' --args "${@:5}" >> "$run/services"
 }

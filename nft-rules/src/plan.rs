@@ -127,8 +127,8 @@ impl fmt::Display for QueueClass {
             QueueClass::Datagram => "datagram",
             QueueClass::Routed => "routed",
             QueueClass::RoutedDatagram => "routed-udp",
-            QueueClass::Tunnelled => "tunnelled",
-            QueueClass::TunnelledDatagram => "tunnelled-udp",
+            QueueClass::Tunnelled => "tunnel",
+            QueueClass::TunnelledDatagram => "tunnel-udp",
         })
     }
 }

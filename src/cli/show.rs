@@ -291,6 +291,7 @@ fn forward_column(server: &ServerStatus) -> &str {
         "nat" => "Masq",
         "dr" => "Route",
         "local" => "Local",
+        "tunnel" => "Tunnel",
         other => other,
     }
 }

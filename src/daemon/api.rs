@@ -367,7 +367,7 @@ pub struct ConnectionStatus {
 pub struct QueueStatus {
     /// Its number.
     pub queue: u16,
-    /// What it carries: `established`, `open` or `datagram`.
+    /// What it carries: `established`, `open`, `datagram`, `routed`, `routed-udp`, `tunnel` or `tunnel-udp`.
     pub class: String,
     /// `batched` or `nfq`.
     pub backend: String,

@@ -11,17 +11,17 @@ use super::queue::{Action, Decision};
 use crate::director::packet::Problem;
 use crate::director::{Director, DropReason, Encapsulation, Onward, Outer, Path, Time};
 use nft_rules::{MARK_MASK, UNTRACK};
-use nix::libc;
+use nix::sys::socket::sockopt::{Ipv6RecvErr, Mark};
 use nix::sys::socket::{
-    ControlMessage, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrLike, sendmsg, setsockopt, sockopt,
+    ControlMessage, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrLike, sendmsg, setsockopt,
 };
-use rustix::net::sockopt as rustix_sockopt;
+use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use rustix::net::{
     AddressFamily, Protocol, RawProtocol, SendFlags, SocketFlags, SocketType, connect, connect_unspec,
     getsockname, sendto, socket_with,
 };
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -39,6 +39,9 @@ pub(super) struct TunnelSender {
 enum Kind {
     /// Outer packets of one protocol.
     Tunnel { is_v4: bool, protocol: u8, may_be_fragmented: bool },
+    /// IPv6 errors about outer packets of one protocol: the kernel learns from them only where a socket wants to know
+    /// (`rawv6_err`), and then fails what is sent from it next. So nothing is.
+    Errors { protocol: u8 },
     /// Finding a way; nothing is sent.
     Probe { is_v4: bool },
     /// Packets with their IP headers.
@@ -64,19 +67,21 @@ impl TunnelSender {
         packet: &[u8],
         mark: u32,
     ) -> Decision {
-        let onward = match self.path(encapsulation.server) {
-            Some(path) => encapsulation.onward(path, packet),
-            None => Onward::Tell(Problem::Unreachable),
-        };
+        let mut onward = self.onward(encapsulation, packet);
+        if let Onward::Send(outer) = &onward
+            && let Err(error) = self.send_outer(outer, packet)
+        {
+            tracing::debug!(server = %outer.destination, %error, "a packet was not sent into its tunnel");
+            self.paths.retain(|(server, _)| *server != encapsulation.server);
+            // The kernel may have learned of a smaller MTU since it was asked.
+            onward = match self.onward(encapsulation, packet) {
+                Onward::Tell(problem) => Onward::Tell(problem),
+                _ => Onward::Drop(DropReason::TunnelSend),
+            };
+        }
         match onward {
             Onward::Local => return goes_on(mark),
-            Onward::Send(outer) => {
-                let inner = packet.get(..outer.inner_len).unwrap_or(packet);
-                if let Err(error) = self.send_outer(&outer, inner) {
-                    tracing::debug!(server = %outer.destination, %error, "a packet was not sent into its tunnel");
-                    self.director.note_drop(DropReason::TunnelSend);
-                }
-            }
+            Onward::Send(_) => {}
             Onward::Tell(problem) => {
                 self.director.note_drop(problem.drop_reason());
                 if let Some(error) = self.director.tell(now, problem, packet) {
@@ -96,6 +101,13 @@ impl TunnelSender {
             .and_then(|socket| Ok(sendto(socket, error, SendFlags::DONTWAIT, &SocketAddr::new(to, 0))?));
         if let Err(error) = sent {
             tracing::debug!(client = %to, %error, "an ICMP error was not sent");
+        }
+    }
+
+    fn onward(&mut self, encapsulation: &Encapsulation, packet: &[u8]) -> Onward {
+        match self.path(encapsulation.server) {
+            Some(path) => encapsulation.onward(path, packet),
+            None => Onward::Tell(Problem::Unreachable),
         }
     }
 
@@ -121,15 +133,20 @@ impl TunnelSender {
         connect_unspec(probe)?;
         connect(probe, &SocketAddr::new(server, 0))?;
         let source: SocketAddr = getsockname(probe)?.try_into()?;
-        let mtu =
-            if server.is_ipv4() { rustix_sockopt::ip_mtu(probe) } else { rustix_sockopt::ipv6_mtu(probe) };
+        let mtu = if server.is_ipv4() { sockopt::ip_mtu(probe) } else { sockopt::ipv6_mtu(probe) };
         Ok(Path { source: source.ip(), mtu: mtu? })
     }
 
-    fn send_outer(&mut self, outer: &Outer, inner: &[u8]) -> io::Result<()> {
+    /// Sends an outer packet with what it takes of `packet`.
+    fn send_outer(&mut self, outer: &Outer, packet: &[u8]) -> io::Result<()> {
         let Outer { source, destination, protocol, may_be_fragmented, ref header, .. } = *outer;
         let is_v4 = destination.is_ipv4();
+        if !is_v4 {
+            // It has to be there.
+            self.socket(Kind::Errors { protocol })?;
+        }
         let socket = self.socket(Kind::Tunnel { is_v4, protocol, may_be_fragmented })?.as_raw_fd();
+        let inner = packet.get(..outer.inner_len).unwrap_or(packet);
         let slices = [IoSlice::new(header), IoSlice::new(inner)];
         let hop_limit = libc::c_int::from(outer.hop_limit);
         match destination {
@@ -144,7 +161,7 @@ impl TunnelSender {
                 });
                 let [hop_limit, class] =
                     [ControlMessage::Ipv4Ttl(&hop_limit), ControlMessage::Ipv4Tos(&outer.traffic_class)];
-                let to = SockaddrIn::from(std::net::SocketAddrV4::new(destination, 0));
+                let to = SockaddrIn::from(SocketAddrV4::new(destination, 0));
                 send(
                     socket,
                     &slices,
@@ -164,7 +181,7 @@ impl TunnelSender {
                 let class = i32::from(outer.traffic_class);
                 let [hop_limit, class] =
                     [ControlMessage::Ipv6HopLimit(&hop_limit), ControlMessage::Ipv6TClass(&class)];
-                let to = SockaddrIn6::from(std::net::SocketAddrV6::new(destination, 0, 0, 0));
+                let to = SockaddrIn6::from(SocketAddrV6::new(destination, 0, 0, 0));
                 send(
                     socket,
                     &slices,
@@ -212,31 +229,27 @@ fn send(
 fn open(kind: Kind) -> io::Result<OwnedFd> {
     let (is_v4, protocol) = match kind {
         Kind::Tunnel { is_v4, protocol, .. } => (is_v4, i32::from(protocol)),
+        Kind::Errors { protocol } => (false, i32::from(protocol)),
         Kind::Probe { is_v4 } | Kind::Whole { is_v4 } => (is_v4, libc::IPPROTO_RAW),
     };
     let family = if is_v4 { AddressFamily::INET } else { AddressFamily::INET6 };
     let protocol = RawProtocol::new(protocol.cast_unsigned()).map(Protocol::from_raw);
     let socket = socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
-    setsockopt(&socket, sockopt::Mark, &UNTRACK)?;
+    setsockopt(&socket, Mark, &UNTRACK)?;
+    // The kernel offers it all packets of its protocol that arrive, and passes it over once it is full.
+    sockopt::set_socket_recv_buffer_size(&socket, 0)?;
+    if let Kind::Errors { .. } = kind {
+        setsockopt(&socket, Ipv6RecvErr, &true)?;
+    }
     if let Kind::Tunnel { may_be_fragmented, .. } = kind {
-        // The kernel offers it all packets of its protocol that arrive, and passes it over once it is full.
-        rustix_sockopt::set_socket_recv_buffer_size(&socket, 0)?;
         // By force, or up to the system's bound.
-        rustix_sockopt::set_socket_send_buffer_size_force(&socket, SEND_BUFFER)
-            .or_else(|_| rustix_sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER))?;
+        sockopt::set_socket_send_buffer_size_force(&socket, SEND_BUFFER)
+            .or_else(|_| sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER))?;
         match (is_v4, may_be_fragmented) {
-            (true, true) => {
-                rustix_sockopt::set_ip_mtu_discover(&socket, rustix_sockopt::Ipv4PathMtuDiscovery::DONT)
-            }
-            (true, false) => {
-                rustix_sockopt::set_ip_mtu_discover(&socket, rustix_sockopt::Ipv4PathMtuDiscovery::DO)
-            }
-            (false, true) => {
-                rustix_sockopt::set_ipv6_mtu_discover(&socket, rustix_sockopt::Ipv6PathMtuDiscovery::DONT)
-            }
-            (false, false) => {
-                rustix_sockopt::set_ipv6_mtu_discover(&socket, rustix_sockopt::Ipv6PathMtuDiscovery::DO)
-            }
+            (true, true) => sockopt::set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::DONT),
+            (true, false) => sockopt::set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::DO),
+            (false, true) => sockopt::set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::DONT),
+            (false, false) => sockopt::set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::DO),
         }?;
     }
     Ok(socket)

@@ -7,7 +7,7 @@
 use super::connection::{Connection, InboundKey};
 use super::engine::Director;
 use super::packet::{
-    Enclosed, FlowInfo, IcmpErrorInfo, Packet, Problem, TunnelHeader, icmp_error, outer_protocol,
+    Enclosed, FlowInfo, IcmpErrorInfo, Packet, Problem, Signal, TunnelHeader, icmp_error, outer_protocol,
 };
 use super::service::{Services, Tunnel};
 use super::{DropReason, ReplySource, Time, Verdict};
@@ -119,8 +119,13 @@ impl Director {
         let Some(inner) = packet.enclose_flow(flow)? else {
             return self.refuse(now, Problem::HopLimit, packet.bytes());
         };
-        // What every IPv6 link takes cannot be too big for its sender (RFC 2473, 7.1).
-        let must_fit = if inner.is_v6 { inner.len > IPV6_MIN_MTU as usize } else { inner.dont_fragment };
+        // What every IPv6 link takes cannot be too big for its sender (RFC 2473, 7.1). Nor can a datagram that was put
+        // together from fragments, which look like any other here; of TCP there are none.
+        let must_fit = match (inner.is_v6, flow.signal) {
+            (false, _) => inner.dont_fragment,
+            (true, Signal::Tcp(_)) => inner.len > IPV6_MIN_MTU as usize,
+            (true, _) => false,
+        };
         let may_be_fragmented = !must_fit || !services.tunables.pmtu_disc;
         Ok(Verdict::Encapsulate(self.encapsulation(to, inner, may_be_fragmented)))
     }

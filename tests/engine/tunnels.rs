@@ -305,6 +305,13 @@ fn what_may_be_fragmented_is_sent_whatever_fits() {
         matches!(encapsulation.onward(path(0, 1300), &packet), Onward::Send(outer) if outer.may_be_fragmented)
     };
     assert_eq!([may_be_fragmented(&bed, false), may_be_fragmented(&bed, true)], [true, false]);
+    // A datagram of IPv6 may have come in fragments; its sender could do nothing about its length.
+    let [vip_6, client_6] = VIPS[1];
+    let bed_6 = Bed::serving_specs(Udp, vip_6, Rr, vec![tunnelled(SERVERS[1], Tunnel::Ipip)]);
+    let mut datagram = udp(client_6, vip_6, &[7; 20_000]);
+    let encapsulation = encapsulated(&bed_6.handle_any(Hook::Prerouting, &mut datagram));
+    assert!(sent(encapsulation.onward(path(1, 1300), &datagram)).may_be_fragmented);
+
     let tunables = Tunables { pmtu_disc: false, ..Tunables::default() };
     bed.director.apply(&[Command::SetTunables(tunables)]).unwrap();
     assert_eq!([may_be_fragmented(&bed, false), may_be_fragmented(&bed, true)], [true, true]);

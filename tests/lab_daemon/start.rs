@@ -5,7 +5,7 @@ use super::nobody::Nobody;
 use super::{Daemon, NFVS, URL, answers, assert_nothing_left, assert_serves, configure, each, refusal, run};
 use nfvs::daemon::queue::{self, Backend, QueueConfig};
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
@@ -68,6 +68,19 @@ fn a_missing_capability_is_named() {
     let [bounding, inherited] = without("net_admin");
     let said = refused(&mut usual_daemon(&lab, &["setpriv", &bounding, &inherited]));
     assert!(said.starts_with("nfvs: the capability CAP_NET_ADMIN is missing: "), "{said}");
+
+    // What only tunnels need is missed only where there is one.
+    let written = fs::read_to_string(lab.file("nfvs.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&written).unwrap();
+    let port = config["services"][0]["port"].clone();
+    let server = &mut config["services"][0]["servers"][0];
+    (server["forward"], server["port"]) = ("tunnel".into(), port);
+    fs::write(lab.file("nfvs.json"), config.to_string()).unwrap();
+    let [bounding, inherited] = without("net_raw");
+    let said = refused(&mut usual_daemon(&lab, &["setpriv", &bounding, &inherited]));
+    let tunnel = "cannot have \"forward\": \"tunnel\": the capability CAP_NET_RAW is missing";
+    assert!(said.contains(tunnel), "{said}");
+    fs::write(lab.file("nfvs.json"), written).unwrap();
 
     let [bounding, inherited] = without("sys_admin");
     let director = lab.namespace("director");
@@ -170,7 +183,7 @@ fn forwarding_that_is_off_is_named() {
     whole["servers"] = json!([server]);
     let before = lab.show("services");
     let no_v6 = serde_json::to_string(&json!({ "error": no_v6 })).unwrap() + "\n";
-    let ask = |request: serde_json::Value| lab.nfvs(&["request", &request.to_string()]);
+    let ask = |request: Value| lab.nfvs(&["request", &request.to_string()]);
     let asked = ask(json!({ "command": "add-service", "service": whole }));
     assert_eq!((asked.status.code(), text(&asked.stdout)), (Some(1), no_v6.clone()));
     assert_eq!(lab.show("services"), before);
