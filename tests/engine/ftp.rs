@@ -1,11 +1,11 @@
 //! FTP through NAT: what is said on the control connection, and the data connections that follow from it.
 
-use crate::bed::{ACK, Bed, FIN, RST, SYN, endpoints, ip, key, routed, server, tcp};
+use crate::bed::{ACK, Bed, FIN, RST, SYN, endpoints, ip, key, marked, routed, server, tcp};
 use etherparse::{SlicedPacket, TcpHeader, TcpOptionElement, TransportSlice};
 use nfvs::director::defence::DefenceMode;
 use nfvs::director::packet::Transport::Tcp;
 use nfvs::director::scheduler::SchedulerKind::Rr;
-use nfvs::director::service::{ClientMask, Persistence, ServiceSettings, Tunables};
+use nfvs::director::service::{ClientMask, Family, Fwmark, Persistence, ServiceSettings, Tunables};
 use nfvs::director::{Command, DropReason, Hook, PacketMeta, Refusal, ReplySource, ServerSpec, Verdict};
 use proptest::prelude::*;
 use std::net::SocketAddr;
@@ -468,6 +468,52 @@ fn persistence_and_what_was_announced_go_together() {
     let to = |port| talk.bed.tcp(&at(V4[0], 6000), &at(V4[1], port), SYN).destination();
     assert_eq!([to(4000), to(4001)], ["10.0.3.12:4000", "10.0.3.12:4001"], "announced, and by the template");
     talk.bed.director.check_invariants();
+}
+
+#[test]
+fn a_service_of_every_port_announces_data_connections_too() {
+    let [client, vip, server] = V4;
+    let bed = Bed::serving(Tcp, &at(vip, 0), Rr, &[&at(server, 0)]);
+    bed.add(Tcp, &at(vip, 4001), Rr, &[&at(server, 80)]);
+    let mut talk = Talk::begin(bed, &at(client, 5000), &at(vip, 21));
+    talk.ask("PASV\r\n");
+    assert_eq!(talk.answer(&entering(server, 4000)), entering(vip, 4000));
+    let own = at(server, 4000);
+    assert_eq!(talk.bed.tcp(&at(client, 6000), &at(vip, 4000), SYN).destination(), own);
+    let outcome = talk.bed.tcp(&own, &at(client, 6000), SYN | ACK);
+    assert_ne!(outcome.source(), ReplySource::ASKED_AGAIN, "the rules leave the server's port");
+    // Where that is not the port that the client knows, they cannot.
+    talk.ask("EPSV\r\n");
+    let told = talk.answer(&extended(4001));
+    let port: u16 = told.split('|').nth(3).unwrap().parse().unwrap();
+    assert_ne!(port, 4001);
+    assert_eq!(talk.bed.tcp(&at(client, 6000), &at(vip, port), SYN).destination(), at(server, 4001));
+    assert_eq!(late_source(&talk.bed, &at(server, 4001), &at(client, 6000), SYN | ACK), at(vip, port));
+    talk.bed.director.check_invariants();
+}
+
+#[test]
+fn a_service_by_mark_announces_data_connections_that_are_marked() {
+    for ([client, vip, server], family) in FAMILIES.into_iter().zip([Family::V4, Family::V6]) {
+        let bed = Bed::new();
+        bed.add_service(marked(5, family), Rr, ServiceSettings::default(), &[&at(server, 0)]);
+        let [from, control, own] = [at(client, 5000), at(vip, 21), at(server, 21)];
+        bed.marked_tcp(5, &from, &control, SYN);
+        assert_eq!(late_source(&bed, &own, &from, SYN | ACK), control);
+        bed.marked_tcp(5, &from, &control, ACK);
+        let mut command = tcp(&from, &control, ACK, b"EPSV\r\n");
+        let mark = Fwmark::new(5);
+        assert!(matches!(bed.handle_at(Hook::Prerouting, mark, &mut command), Verdict::Forward { .. }));
+        let mut answer = tcp(&own, &from, ACK, extended(4000).as_bytes());
+        assert!(matches!(bed.handle(&mut answer), Verdict::Forward { .. }));
+        // The source is all that is written the second time.
+        assert!(matches!(bed.handle_at(Hook::Late, None, &mut answer), Verdict::Forward { .. }));
+        assert_eq!(bed.states().len(), 2);
+        let data = bed.marked_tcp(5, &at(client, 6000), &at(vip, 4000), SYN);
+        assert_eq!(data.destination(), at(server, 4000));
+        assert_eq!(late_source(&bed, &at(server, 4000), &at(client, 6000), SYN | ACK), at(vip, 4000));
+        bed.director.check_invariants();
+    }
 }
 
 #[test]

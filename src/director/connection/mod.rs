@@ -284,14 +284,11 @@ impl Connection {
     }
 
     /// What the kernel writes as the source of its replies, where they are translated: the service's, unless that has
-    /// another port or none.
+    /// another port, or leaves the server's where that is not the virtual one.
     pub fn reply_source(&self) -> ReplySource {
-        match self.service.key {
-            ServiceKey::Endpoint { port, .. } if port == 0 || port == self.virtual_port => {
-                self.service.source
-            }
-            _ => ReplySource::ASKED_AGAIN,
-        }
+        let ServiceKey::Endpoint { port, .. } = self.service.key else { return ReplySource::ASKED_AGAIN };
+        let written = if port == 0 { self.server_port } else { port };
+        if written == self.virtual_port { self.service.source } else { ReplySource::ASKED_AGAIN }
     }
 
     /// What is to be done about the client's packets, beside their destination, where the rules cannot know that they
