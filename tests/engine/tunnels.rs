@@ -541,6 +541,27 @@ fn a_client_that_allows_fragments_is_not_told_of_a_narrow_path() {
     assert_eq!(verdict, Verdict::Forward { rewritten: None, source: Some(ReplySource::UNTRACKED) });
 }
 
+/// A key of GRE and its version, another protocol in it; a variant of GUE, its control messages and flags.
+#[test]
+fn what_nfvs_would_not_have_sent_is_not_looked_into() {
+    let (gre, gue) =
+        (Tunnel::Gre { checksum: false }, Tunnel::Gue { port: 6080, checksum: GueChecksum::None });
+    let [vip, client] = VIPS[0];
+    for (tunnel, at, value) in
+        [(gre, 0, 0x20), (gre, 1, 1), (gre, 2, 0x65), (gue, 8, 0x40), (gue, 8, 0x20), (gue, 10, 0x80)]
+    {
+        let bed = bed(vip, SERVERS[0], tunnel);
+        let mut packet = tcp(client, vip, SYN, b"");
+        let encapsulation = encapsulated(&bed.handle_any(Hook::Prerouting, &mut packet));
+        let mut about =
+            outer_packet(&sent(encapsulation.onward(path(0, 1500), &packet)), path(0, 1500), &packet);
+        let verdict = |about: &[u8]| bed.handle_any(Hook::Prerouting, &mut router_says(0, 3, 1, 0, about));
+        assert!(matches!(verdict(&about), Verdict::Tell { .. }), "{tunnel}");
+        about[20 + at] = value;
+        assert_eq!(verdict(&about), Verdict::Accept, "{tunnel} {at} {value:#x}");
+    }
+}
+
 /// Every byte of an error may lie, and every length.
 #[test]
 fn errors_about_tunnels_that_lie_are_nobodys() {
