@@ -106,6 +106,31 @@ fn requests_of_a_call_reach_one_server_from_whatever_port() {
     lab.assert_no_checksum_errors();
 }
 
+/// Where nothing is written back, the daemon gets the first bytes of a packet only, unless it has to read on.
+#[test]
+fn with_direct_routing_a_call_is_known_by_what_stands_far_behind() {
+    let lab = Lab::up("sip-dr", "dr", &[]);
+    let options = scenario("options-server");
+    for (vip, client, servers) in [
+        ("10.0.0.100", "10.0.1.2", ["10.0.2.11", "10.0.2.12", "10.0.2.13"]),
+        ("[fd00::100]", "[fd00:1::2]", ["[fd00:2::11]", "[fd00:2::12]", "[fd00:2::13]"]),
+    ] {
+        let _servers = NODES.map(|node| serve(&lab, node, vip, "5060", &["-sf", &options]));
+        let mut routed = service(vip, &servers);
+        for server in routed["servers"].as_array_mut().expect("a list") {
+            server["forward"] = "dr".into();
+        }
+        lab.request(&json!({ "command": "add-service", "service": routed }));
+        for (port, call) in [(6000, "call-1@lab"), (6001, "call-1@lab"), (6000, "call-2@lab")] {
+            assert_eq!(ask(&lab, client, port, vip, call), vip, "the server answers as the virtual address");
+        }
+        let mut calls: Vec<Value> =
+            templates(&lab, vip).iter().map(|template| template["pe_data"].clone()).collect();
+        calls.sort_by_key(Value::to_string);
+        assert_eq!(calls, ["call-1@lab", "call-2@lab"]);
+    }
+}
+
 #[test]
 fn calls_from_one_port_are_whole_and_shared_out() {
     let lab = Lab::up("sip-invite", "nat", &[]);
