@@ -11,7 +11,8 @@ const ADDRESSES: [&str; 2] = ["10.0.0.100", "fd00::100"];
 const URLS: [&str; 2] = ["http://10.0.0.100", "http://[fd00::100]"];
 const SERVERS: [&str; 2] = ["10.0.2.11", "fd00:2::11"];
 
-/// The kinds of tunnel, and the outer packets of each over IPv4 and IPv6: which there are, and what tcpdump says of them.
+/// The kinds of tunnel, and the outer packets of each over IPv4 and IPv6: which there are, and what tcpdump says of
+/// them.
 fn kinds() -> [(Value, [&'static str; 2], [&'static str; 2]); 6] {
     let gue = |checksum: &str| json!({ "type": "gue", "port": 6080, "checksum": checksum });
     let at_gue = ["10.0.2.11.6080: ", "fd00:2::11.6080: "];
