@@ -1,11 +1,11 @@
 //! Connections: made, found both ways, ended.
 
-use crate::bed::{ACK, Bed, FIN, INIT, INIT_ACK, RST, SYN, key, tcp, unreachable};
+use crate::bed::{ACK, Bed, FIN, INIT, INIT_ACK, RST, SYN, endpoints, key, tcp, unreachable};
 use nfvs::director::defence::DefenceMode;
 use nfvs::director::packet::Transport::{Sctp, Tcp, Udp};
 use nfvs::director::scheduler::SchedulerKind::{Rr, Wlc};
 use nfvs::director::service::Tunables;
-use nfvs::director::{DropReason, Refusal, Verdict};
+use nfvs::director::{DropReason, Hook, Refusal, Verdict};
 
 /// A virtual address, its client and its servers, in both families.
 const FAMILIES: [(&str, &str, [&str; 3]); 2] = [
@@ -36,6 +36,22 @@ fn a_client_reaches_servers_in_turn_and_each_answers_in_the_name_of_the_service(
             }
             bed.director.check_invariants();
         }
+    }
+}
+
+#[test]
+fn a_request_of_this_host_keeps_its_time_to_live() {
+    let families = [
+        ("10.0.0.100:80", "10.0.1.1:4000", "10.0.2.11:80", 8),
+        ("[fd00::100]:80", "[fd00:1::1]:4000", "[fd00:2::11]:80", 7),
+    ];
+    for (vip, own, server, time_to_live) in families {
+        let bed = Bed::serving(Tcp, vip, Rr, &[server]);
+        let mut request = tcp(own, vip, SYN, b"");
+        let verdict = bed.handle_at(Hook::Output, None, &mut request);
+        assert!(matches!(verdict, Verdict::Forward { rewritten: Some(_), .. }), "{verdict:?}");
+        assert_eq!(endpoints(&request).1.to_string(), server);
+        assert_eq!(request[time_to_live], 64);
     }
 }
 

@@ -181,6 +181,7 @@ fn a_passive_data_connection_is_expected_from_any_port_of_the_client() {
         bed.director.check_invariants();
         let stats = bed.real_server(key(Tcp, &at(vip, 21)), &at(server, 2121)).stats.snapshot();
         assert_eq!(stats.conns, 1, "the scheduler was asked once");
+        assert_eq!((stats.in_packets, stats.out_packets), (5, 3), "packets of both connections");
     }
 }
 

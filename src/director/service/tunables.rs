@@ -179,6 +179,28 @@ mod tests {
     }
 
     #[test]
+    fn the_defaults_are_those_of_the_kernel() {
+        let defaults = [
+            ("am_droprate", 10),
+            ("amemthresh", 1024),
+            ("cache_bypass", 0),
+            ("conn_reuse_mode", 1),
+            ("drop_entry", 0),
+            ("drop_packet", 0),
+            ("expire_nodest_conn", 0),
+            ("expire_quiescent_template", 0),
+            ("nat_icmp_send", 0),
+            ("pmtu_disc", 1),
+            ("run_estimation", 1),
+            ("schedule_icmp", 0),
+            ("secure_tcp", 0),
+            ("sloppy_sctp", 0),
+            ("sloppy_tcp", 0),
+        ];
+        assert_eq!(Tunables::default().numbers(), defaults);
+    }
+
+    #[test]
     fn the_table_is_in_the_order_of_names() {
         let tunables = Tunables::default();
         assert!(tunables.numbers().is_sorted_by_key(|(name, _)| *name));
