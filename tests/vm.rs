@@ -22,7 +22,7 @@ fn the_kernels_ipvs_and_nfvs_answer_alike() {
 }
 
 #[test]
-fn every_lab_answers_under_the_unit_of_the_package() {
+fn labs_answer_under_the_unit_of_the_package() {
     lab_vm("labs");
 }
 
