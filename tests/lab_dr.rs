@@ -48,18 +48,6 @@ fn each(count: usize) -> Vec<(String, usize)> {
     SERVERS.map(|server| (server.to_owned(), count)).to_vec()
 }
 
-#[track_caller]
-fn assert_queues_lost_nothing(lab: &Lab) {
-    for queue in lab.show("queues").as_array().unwrap() {
-        for counter in ["dropped", "user_dropped", "refused", "lost"] {
-            assert_eq!(queue[counter], 0, "{queue}");
-        }
-    }
-    wait_for("empty queues", || {
-        lab.show("queues").as_array().unwrap().iter().all(|queue| queue["waiting"] == 0)
-    });
-}
-
 #[test]
 fn three_hundred_requests_are_a_hundred_for_each_server() {
     for (vip, back) in cases() {
@@ -139,9 +127,7 @@ fn in_one_segment_no_redirect_leaves_the_director() {
 fn the_kernels_own_test_of_ipvs_passes_for_direct_routing() {
     for vip in VIPS {
         let lab = Lab::up("dr-selftest", "selftest-dr", &["--vip", vip]);
-        let asked = lab.script(&["ask", "3"]);
-        assert!(asked.status.success(), "VIP {vip}: {}", text(&asked.stderr));
-        assert_eq!(text(&asked.stdout).matches(" arrived\n").count(), 6, "{}", text(&asked.stdout));
+        lab.assert_six_arrive();
     }
 }
 
@@ -155,7 +141,7 @@ fn wrk_meets_no_error_with_lasting_and_with_short_connections() {
                 assert!(!said.contains("Socket errors") && !said.contains("Non-2xx"), "{said}");
             }
         }
-        assert_queues_lost_nothing(&lab);
+        lab.assert_queues_lost_nothing();
         lab.assert_no_checksum_errors();
     }
 }
@@ -221,7 +207,7 @@ fn two_hundred_megabytes_arrive_whole_with_and_without_offloads() {
                 assert_eq!(queue["received"], 0, "{queue}");
             }
         }
-        assert_queues_lost_nothing(&lab);
+        lab.assert_queues_lost_nothing();
         lab.assert_no_checksum_errors();
     }
 }

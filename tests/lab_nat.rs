@@ -119,22 +119,9 @@ fn wrk_meets_no_error_with_lasting_and_with_short_connections() {
                 }
             }
         }
-        assert_queues_lost_nothing(&lab);
+        lab.assert_queues_lost_nothing();
         lab.assert_no_checksum_errors();
     }
-}
-
-#[track_caller]
-fn assert_queues_lost_nothing(lab: &Lab) {
-    for queue in lab.show("queues").as_array().unwrap() {
-        for counter in ["dropped", "user_dropped", "refused", "lost"] {
-            assert_eq!(queue[counter], 0, "{queue}");
-        }
-    }
-    // wrk leaves the ends of its connections behind.
-    wait_for("empty queues", || {
-        lab.show("queues").as_array().unwrap().iter().all(|queue| queue["waiting"] == 0)
-    });
 }
 
 #[test]
@@ -154,7 +141,7 @@ fn no_query_over_udp_is_lost() {
             let answered: usize = counts.iter().map(|(_, count)| count).sum();
             assert_eq!((answered, counts.len()), (2000, 3), "{counts:?}");
         }
-        assert_queues_lost_nothing(&lab);
+        lab.assert_queues_lost_nothing();
     }
 }
 

@@ -70,18 +70,6 @@ fn upload(lab: &Lab, url: &str, bytes: u64, case: &str) {
     println!("{case}: {bytes} bytes are whole");
 }
 
-#[track_caller]
-fn assert_queues_lost_nothing(lab: &Lab) {
-    for queue in lab.show("queues").as_array().unwrap() {
-        for counter in ["dropped", "user_dropped", "refused", "lost"] {
-            assert_eq!(queue[counter], 0, "{queue}");
-        }
-    }
-    wait_for("empty queues", || {
-        lab.show("queues").as_array().unwrap().iter().all(|queue| queue["waiting"] == 0)
-    });
-}
-
 /// Has one server in place of those that the services of TCP 80 and UDP 7 of a virtual address have.
 fn lead_to(lab: &Lab, vip: &str, server: &Value) {
     for (protocol, port) in [("tcp", 80), ("udp", 7)] {
@@ -124,7 +112,7 @@ fn sixty_requests_are_thirty_for_each_server() {
             let said = answers(&lab, "director", url, 10, &["--interface", own]);
             assert_eq!(said, each(5), "{url}, VIP {vip}");
         }
-        assert_queues_lost_nothing(&lab);
+        lab.assert_queues_lost_nothing();
         lab.assert_no_checksum_errors();
     }
 }
@@ -146,7 +134,7 @@ fn every_kind_of_tunnel_carries_either_family_over_either() {
             }
         }
     }
-    assert_queues_lost_nothing(&lab);
+    lab.assert_queues_lost_nothing();
     lab.assert_no_checksum_errors();
 }
 
@@ -280,9 +268,7 @@ fn routes_and_addresses_that_change_count_from_the_next_packet_on() {
 fn the_kernels_own_test_of_ipvs_passes_for_tunnels() {
     for vip in VIPS {
         let lab = Lab::up("tunnel-selftest", "selftest-tunnel", &["--vip", vip]);
-        let asked = lab.script(&["ask", "3"]);
-        assert!(asked.status.success(), "VIP {vip}: {}", text(&asked.stderr));
-        assert_eq!(text(&asked.stdout).matches(" arrived\n").count(), 6, "{}", text(&asked.stdout));
+        lab.assert_six_arrive();
     }
 }
 

@@ -154,6 +154,28 @@ impl Lab {
         fs::read_to_string(self.file("log/daemon")).unwrap_or_default()
     }
 
+    /// Checks that no queue has lost a packet, and that all become empty.
+    #[track_caller]
+    pub(crate) fn assert_queues_lost_nothing(&self) {
+        for queue in self.show("queues").as_array().expect("a list") {
+            for counter in ["dropped", "user_dropped", "refused", "lost"] {
+                assert_eq!(queue[counter], 0, "{queue}");
+            }
+        }
+        // wrk leaves the ends of its connections behind.
+        wait_for("empty queues", || {
+            self.show("queues").as_array().expect("a list").iter().all(|queue| queue["waiting"] == 0)
+        });
+    }
+
+    /// Asks each of the two services of a selftest's network three times; all has to arrive.
+    #[track_caller]
+    pub(crate) fn assert_six_arrive(&self) {
+        let asked = self.script(&["ask", "3"]);
+        assert!(asked.status.success(), "{}", text(&asked.stderr));
+        assert_eq!(text(&asked.stdout).matches(" arrived\n").count(), 6, "{}", text(&asked.stdout));
+    }
+
     /// Asserts that no node's kernel has seen a wrong checksum.
     #[track_caller]
     pub(crate) fn assert_no_checksum_errors(&self) {
