@@ -31,15 +31,15 @@ demo: need-root
 	$(CARGO) build --release --locked
 	netns-lab/lab demo
 
-# The runner comes last, so that its summary closes the output.
+# The runner comes last, so that its summary closes the output. Two tests for each core: labs wait more than they work.
 test: need-root
 	packaging/install-deps build deb lab vm
 	$(MAKE) --no-print-directory lint
 	$(CARGO) test --workspace --locked --doc
 ifneq ($(shell command -v cargo-nextest),)
-	$(CARGO) nextest run --workspace --locked --no-fail-fast
+	$(CARGO) nextest run --workspace --locked --no-fail-fast --test-threads $$((2 * $$(nproc)))
 else
-	$(CARGO) test --workspace --locked --no-fail-fast --lib --bins --tests
+	$(CARGO) test --workspace --locked --no-fail-fast --lib --bins --tests -- --test-threads 1
 endif
 
 vm-full: need-root

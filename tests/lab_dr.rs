@@ -137,7 +137,7 @@ fn wrk_meets_no_error_with_lasting_and_with_short_connections() {
         let lab = up("dr-wrk", vip, back);
         for url in URLS {
             for more in [&[][..], &["-H", "Connection: close"]] {
-                let said = lab.run("c1", &[&["wrk", "-t2", "-c64", "-d5s"], more, &[url]].concat());
+                let said = lab.run("c1", &[&["wrk", "-t2", "-c64", "-d2s"], more, &[url]].concat());
                 assert!(!said.contains("Socket errors") && !said.contains("Non-2xx"), "{said}");
             }
         }

@@ -7,22 +7,20 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use common::lab::{text, wait_for};
+use common::lab::{take_name, text, wait_for};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 /// A lab's name and a state directory of its own; taken down when dropped.
 struct Lab {
     name: &'static str,
     state: tempfile::TempDir,
-    /// Held while the lab is up, whoever runs the tests: labs share the machine.
-    _turn: File,
+    /// Held while the lab is up: tests of two checkouts have labs of the same names.
+    _name_is_taken: File,
 }
 
 impl Lab {
     fn new(name: &'static str) -> Lab {
-        let turn = File::create("/tmp/nfvs-lab-tests.lock").expect("tests of the lab run as root");
-        turn.lock().expect("a file lock");
-        Lab { name, state: tempfile::tempdir().expect("a directory"), _turn: turn }
+        Lab { name, state: tempfile::tempdir().expect("a directory"), _name_is_taken: take_name(name) }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

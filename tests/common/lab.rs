@@ -17,17 +17,23 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// A lab that is up; dropping it takes everything down.
 pub(crate) struct Lab {
     name: String,
-    /// Held while the lab is up, whoever runs the tests: labs share the machine.
-    _turn: File,
+    /// Held while the lab is up: tests of two checkouts have labs of the same names.
+    _name_is_taken: File,
+}
+
+/// Waits until nobody has a lab of this name.
+pub(crate) fn take_name(name: &str) -> File {
+    let lock = File::create(format!("/tmp/nfvs-lab-{name}.lock")).expect("tests of the lab run as root");
+    lock.lock().expect("a file lock");
+    lock
 }
 
 impl Lab {
     /// Brings up a scenario. `name` is the lab's; `options` go to `lab up`.
     #[track_caller]
     pub(crate) fn up(name: &str, scenario: &str, options: &[&str]) -> Lab {
-        let _turn = File::create("/tmp/nfvs-lab-tests.lock").expect("tests of the lab run as root");
-        _turn.lock().expect("a file lock");
-        let lab = Lab { name: format!("t-{name}"), _turn };
+        let name = format!("t-{name}");
+        let lab = Lab { _name_is_taken: take_name(&name), name };
         // What a killed test run may have left.
         lab.script(&["down"]);
         let up = lab.script(&[&["up", scenario], options].concat());
