@@ -1,11 +1,13 @@
 //! The configuration from outside: what is accepted and as what, what is refused and in which words.
 
+use nfvs::config::scheduler_words::SchedulerFlag;
 use nfvs::config::service_keys::{
     Family, Fwmark, LowerThreshold, OnRemove, OwnTimeouts, Persistence, UpperThreshold,
 };
 use nfvs::config::tunables::{ReuseMode, Tunables};
 use nfvs::config::tunnel::{Tunnel, TunnelChecksum, TunnelPort, TunnelType};
 use nfvs::config::{self, Complaints, Config, Key, LoadError, file};
+use nfvs::director::scheduler::SchedulerKind;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -273,12 +275,12 @@ fn any_address(ipv4: bool, host: u16) -> IpAddr {
 
 /// Files that fit the types and break no rule between values: addresses are unique by their index.
 fn any_file() -> impl Strategy<Value = file::File> {
-    use config::{PathChoice, Protocol, QueueBackend, SchedulerName};
+    use config::{PathChoice, Protocol, QueueBackend};
     let service = (
         any::<bool>(),
         prop::sample::select(&Protocol::ALL[..]),
         any::<u16>(),
-        prop::sample::select(&SchedulerName::ALL[..]),
+        prop::sample::select(SchedulerKind::ALL),
         any::<bool>(),
         any::<bool>(),
         prop::collection::vec((1..=u16::MAX, 0..=0x7fff_ffff_u64, any::<bool>(), any::<bool>()), 0..4),
@@ -327,7 +329,12 @@ fn any_file() -> impl Strategy<Value = file::File> {
                 one_packet: named && protocol == Protocol::Udp,
                 on_remove: queue.then_some(OnRemove::Reset),
                 timeouts: OwnTimeouts::default(),
-                scheduler,
+                scheduler: scheduler.into(),
+                scheduler_flags: match scheduler {
+                    SchedulerKind::Sh if named => vec![SchedulerFlag::ShPort],
+                    SchedulerKind::Mh => vec![SchedulerFlag::MhPort, SchedulerFlag::MhFallback],
+                    _ => vec![],
+                },
                 path: if queue { PathChoice::Queue } else { PathChoice::Auto },
                 servers: servers.collect(),
             }
@@ -361,7 +368,10 @@ fn assert_means_the_same(config: &Config, file: &file::File) {
             }
             Key::Mark { mark, .. } => assert_eq!(Some(mark.get()), written.fwmark.map(Fwmark::get)),
         }
-        assert_eq!((service.scheduler, service.path), (written.scheduler, written.path));
+        assert_eq!((service.scheduler, service.path), (written.scheduler.into(), written.path));
+        let flags = service.settings.scheduler_flags;
+        assert_eq!(flags.of(service.scheduler).count(), written.scheduler_flags.len());
+        assert_eq!(flags.has_port(), !written.scheduler_flags.is_empty());
         assert_eq!(service.settings.persistence.is_some(), written.persistence.is_some());
         assert_eq!(service.settings.one_packet, written.one_packet);
         assert_eq!(service.settings.on_remove.is_some(), written.on_remove.is_some());

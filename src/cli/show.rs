@@ -259,9 +259,12 @@ fn service_column(service: &ServiceName) -> String {
     }
 }
 
-/// What is set for a service beside its scheduler, as `ipvsadm` writes it.
+/// What is set for a service beside its scheduler's name, as `ipvsadm` writes it.
 fn flags(service: &ServiceStatus) -> String {
     let mut flags = String::new();
+    if !service.scheduler_flags.is_empty() {
+        flags.push_str(&format!(" ({})", service.scheduler_flags.join(",")));
+    }
     if let Some(PersistenceStatus { timeout, netmask, engine }) = &service.persistence {
         flags.push_str(&format!(" persistent {timeout}"));
         if *netmask != json!("255.255.255.255") && *netmask != json!(128) {
@@ -347,6 +350,15 @@ mod tests {
         ] {
             assert_eq!(large_number(number), text);
         }
+    }
+
+    #[test]
+    fn flags_of_the_scheduler_come_first() {
+        let service = json!({ "name": "web", "scheduler": "sh", "scheduler_flags": ["sh-fallback", "sh-port"],
+            "persistence": { "timeout": 60, "netmask": "255.255.255.0" }, "one_packet": true, "path": "queue",
+            "stats": Traffic::default(), "servers": [] });
+        let service: ServiceStatus = serde_json::from_value(service).unwrap();
+        assert_eq!(flags(&service), " (sh-fallback,sh-port) persistent 60 mask 255.255.255.0 ops");
     }
 
     #[test]

@@ -4,8 +4,9 @@
 //! their comments) the descriptions in the [schema](super::schema). What depends on several values is
 //! checked later, by `rules`.
 
-use super::model::{PathChoice, Protocol, QueueBackend, SchedulerName};
+use super::model::{PathChoice, Protocol, QueueBackend};
 use super::number::number;
+use super::scheduler_words::{SchedulerFlag, SchedulerName};
 use super::service_keys::{
     Family, Fwmark, LowerThreshold, OnRemove, OwnTimeouts, Persistence, UpperThreshold,
 };
@@ -97,6 +98,9 @@ pub struct Service {
     /// Who chooses the real server of a new connection.
     #[serde(default)]
     pub scheduler: SchedulerName,
+    /// What is set for the scheduler (ipvsadm -b).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scheduler_flags: Vec<SchedulerFlag>,
     /// How the packets of a connection travel.
     #[serde(default)]
     pub path: PathChoice,

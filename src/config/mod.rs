@@ -26,6 +26,7 @@ mod node;
 mod number;
 mod read;
 mod rules;
+pub mod scheduler_words;
 pub mod service_keys;
 mod settings;
 mod syntax;
@@ -34,8 +35,7 @@ pub mod tunnel;
 
 pub use complaint::{Complaint, Complaints};
 pub use model::{
-    Config, Key, PathChoice, Protocol, QueueBackend, Queues, SchedulerName, Server, Service, Timeouts,
-    UnknownWord,
+    Config, Key, PathChoice, Protocol, QueueBackend, Queues, Server, Service, Timeouts, UnknownWord,
 };
 
 use complaint::Findings;

@@ -1,5 +1,6 @@
 //! A checked configuration: whatever a [`Config`] says is possible and consistent.
 
+use crate::director::scheduler::SchedulerKind;
 use crate::director::service::{
     Family, ForwardMethod, Fwmark, ServiceSettings, Thresholds, Tunables, Tunnel, Weight,
 };
@@ -44,7 +45,7 @@ pub struct Service {
     /// What it is found by.
     pub key: Key,
     /// Who chooses the real server of a new connection.
-    pub scheduler: SchedulerName,
+    pub scheduler: SchedulerKind,
     /// How the packets of a connection travel.
     pub path: PathChoice,
     /// What else is set.
@@ -215,54 +216,6 @@ impl FromStr for Protocol {
     }
 }
 
-/// Who chooses the real server of a new connection, by the names of `ipvsadm -s`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum SchedulerName {
-    /// Round robin: each server in turn.
-    Rr,
-    /// Weighted round robin: in turn, in proportion to the weights.
-    Wrr,
-    /// Least connection: the server with the least load.
-    Lc,
-    /// Weighted least connection: the server with the least load in proportion to its weight.
-    #[default]
-    Wlc,
-    /// Uniformly at random among the servers of weight 1 or more.
-    Random,
-}
-
-impl SchedulerName {
-    /// Every scheduler.
-    pub const ALL: [SchedulerName; 5] =
-        [SchedulerName::Rr, SchedulerName::Wrr, SchedulerName::Lc, SchedulerName::Wlc, SchedulerName::Random];
-
-    /// The word for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            SchedulerName::Rr => "rr",
-            SchedulerName::Wrr => "wrr",
-            SchedulerName::Lc => "lc",
-            SchedulerName::Wlc => "wlc",
-            SchedulerName::Random => "random",
-        }
-    }
-}
-
-impl fmt::Display for SchedulerName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl FromStr for SchedulerName {
-    type Err = UnknownWord;
-
-    fn from_str(word: &str) -> Result<SchedulerName, UnknownWord> {
-        SchedulerName::ALL.into_iter().find(|scheduler| scheduler.as_str() == word).ok_or(UnknownWord)
-    }
-}
-
 /// A word is none of those that are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown word")]
@@ -300,12 +253,7 @@ mod tests {
             assert_eq!(protocol.to_string().parse(), Ok(protocol));
             assert_eq!(serde_json::to_value(protocol).unwrap(), protocol.as_str());
         }
-        for scheduler in SchedulerName::ALL {
-            assert_eq!(scheduler.to_string().parse(), Ok(scheduler));
-            assert_eq!(serde_json::to_value(scheduler).unwrap(), scheduler.as_str());
-        }
         assert_eq!("TCP".parse::<Protocol>(), Err(UnknownWord));
-        assert_eq!("".parse::<SchedulerName>(), Err(UnknownWord));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::file::Object;
 use super::node::{Node, Problem};
 use jsonc_parser::ast::{self, Value};
 use jsonc_parser::common::Ranged;
+use serde::de::DeserializeOwned;
 use serde::de::value::MapDeserializer;
 use serde_path_to_error::Segment;
 use std::collections::HashMap;
@@ -64,6 +65,22 @@ pub(super) fn elements<'a>(
     let list = value_of(value, key).and_then(Value::as_array).map_or(&[][..], |array| &array.elements);
     let path = join(path, key);
     list.iter().enumerate().map(move |(index, element)| (format!("{path}[{index}]"), element))
+}
+
+/// Reads a value that stands by itself in a list.
+pub(super) fn word<T: DeserializeOwned>(
+    value: &Value<'_>,
+    path: &str,
+    findings: &mut Findings<'_>,
+) -> Option<T> {
+    match T::deserialize(Node(value)) {
+        Ok(word) => Some(word),
+        Err(problem) => {
+            let message = describe(&problem, value, findings.text());
+            findings.add(value.start(), path.to_owned(), message);
+            None
+        }
+    }
 }
 
 /// Reads the object under `key` of the object at `path`, if it is there. That it is an object at all is checked with

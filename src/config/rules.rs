@@ -128,7 +128,7 @@ fn service(
     let mut service = Service {
         name: name(&read.written, key),
         key,
-        scheduler: read.written.scheduler,
+        scheduler: read.written.scheduler.into(),
         path: read.written.path,
         settings: settings::settings(value, &read, key, findings),
         servers: Vec::with_capacity(servers.len()),

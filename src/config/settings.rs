@@ -4,11 +4,14 @@ use super::complaint::Findings;
 use super::file;
 use super::model::{Key, Protocol};
 use super::read::{self, Read};
+use super::scheduler_words;
 use super::service_keys::{self, Netmask};
+use crate::director::scheduler::{SchedulerFlag, SchedulerFlags, SchedulerKind};
 use crate::director::service::{
     ClientMask, Family, OnRemove, OwnTimeouts, Persistence, PersistenceEngine, ServiceSettings, Thresholds,
 };
 use jsonc_parser::ast::Value;
+use jsonc_parser::common::Ranged;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -27,11 +30,39 @@ pub(super) fn settings(
         read.complain(findings, "one_packet", message.to_owned());
     }
     ServiceSettings {
+        scheduler_flags: scheduler_flags(value, read, findings),
         persistence: persistence.map(|read| self::persistence(&read, key, findings)),
         one_packet: read.written.one_packet,
         on_remove: read.written.on_remove.map(OnRemove::from),
         timeouts: timeouts.map(|read| own_timeouts(&read, key, findings)).unwrap_or_default(),
     }
+}
+
+/// What is set for the scheduler, which must be one that has such flags.
+fn scheduler_flags(
+    value: &Value<'_>,
+    read: &Read<'_, file::Service>,
+    findings: &mut Findings<'_>,
+) -> SchedulerFlags {
+    let scheduler = SchedulerKind::from(read.written.scheduler);
+    let mut flags: Vec<SchedulerFlag> = Vec::new();
+    for (path, value) in read::elements(value, &read.path, "scheduler_flags") {
+        let Some(word) = read::word::<scheduler_words::SchedulerFlag>(value, &path, findings) else {
+            continue;
+        };
+        let flag = SchedulerFlag::from(word);
+        if flag.scheduler() != scheduler && read.is_right("scheduler") {
+            let message = format!(
+                "\"{flag}\" is for the scheduler \"{}\", and this is \"{scheduler}\"; leave it out",
+                flag.scheduler()
+            );
+            findings.add(value.start(), path, message);
+        } else if flags.contains(&flag) {
+            findings.add(value.start(), path, format!("\"{flag}\" is already in the list; keep one"));
+        }
+        flags.push(flag);
+    }
+    flags.into_iter().collect()
 }
 
 /// How many connections a server may have.

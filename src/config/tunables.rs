@@ -70,7 +70,6 @@ const REFUSED: &[(&[&str], &str)] = &[
         &["ignore_tunneled"],
         "this version of nfvs cannot tell what its host has taken out of a tunnel from what has just arrived",
     ),
-    (&["lblc_expiration", "lblcr_expiration"], "this version of nfvs has no such scheduler"),
     (
         &["snat_reroute"],
         "nfvs sets the source of a reply behind routing, and routes it once, as the server's packet",

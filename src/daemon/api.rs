@@ -179,6 +179,9 @@ pub struct ServiceStatus {
     pub name: ServiceName,
     /// The scheduler.
     pub scheduler: String,
+    /// What is set for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scheduler_flags: Vec<String>,
     /// Whether clients stay with their server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistence: Option<PersistenceStatus>,

@@ -158,6 +158,7 @@ impl Control {
         let now = self.clock.now();
         self.director.handle_timeout(now);
         self.director.defend(now);
+        self.director.maintain_schedulers(now);
         self.director.estimate(now);
         if self.director.empty_trash(now)
             && let Err(error) = self.tables.update(elements(&self.director.steering(), self.answer_ping))
@@ -349,6 +350,7 @@ pub(super) fn service_status(service: &VirtualService) -> ServiceStatus {
         on_remove: service.settings.on_remove.map(|on_remove| on_remove.to_string()),
         timeouts: (&service.settings.timeouts).into(),
         scheduler: service.scheduler.to_string(),
+        scheduler_flags: service.scheduler_flags().map(|flag| flag.to_string()).collect(),
         path: "queue".to_owned(),
         stats: traffic(service.core.stats.snapshot()),
         servers: service.servers.iter().map(|server| server_status(server)).collect(),

@@ -7,7 +7,7 @@ use super::api::{OwnTimeoutsStatus, PersistenceStatus, Request, TunnelStatus};
 use crate::config::{self, Config};
 use crate::director::packet::Transport;
 use crate::director::protocol::Timeouts;
-use crate::director::scheduler::SchedulerKind;
+use crate::director::scheduler::SchedulerFlag;
 use crate::director::service::{
     RealServer, ServiceKey, ServiceSettings, Services, Thresholds, VirtualService,
 };
@@ -19,7 +19,8 @@ use std::net::SocketAddr;
 /// What names a service.
 const KEY: &[&str] = &["protocol", "address", "port", "fwmark", "family"];
 /// What can be changed of a service.
-const SETTINGS: &[&str] = &["scheduler", "persistence", "one_packet", "on_remove", "timeouts"];
+const SETTINGS: &[&str] =
+    &["scheduler", "scheduler_flags", "persistence", "one_packet", "on_remove", "timeouts"];
 /// What names a server, and what can be changed of it.
 const SERVER_KEY: &[&str] = &["address", "port"];
 const SERVER_SETTINGS: &[&str] = &["weight", "forward", "tunnel", "upper_threshold", "lower_threshold"];
@@ -44,7 +45,12 @@ pub(super) fn commands(request: &Request, current: &Services) -> anyhow::Result<
             any_of("service", service, SETTINGS)?;
             let key = checked_service(&without(service, SETTINGS), None)?.key;
             let running = current.get(&key).ok_or(CommandError::NoSuchService(key))?;
-            let spec = checked_service(&over(settings(running), service), None)?;
+            let mut changed = over(settings(running), service);
+            // Flags are those of the scheduler, and go with it.
+            if changed["scheduler"] != running.scheduler.name() && service.get("scheduler_flags").is_none() {
+                changed = without(&changed, &["scheduler_flags"]);
+            }
+            let spec = checked_service(&changed, None)?;
             Command::EditService { service: spec.key, scheduler: spec.scheduler, settings: spec.settings }
         }
         Request::DeleteService { service } => Command::DeleteService(service_key(service)?),
@@ -169,8 +175,11 @@ fn named_server(
 
 /// What is set for a service, as the configuration file writes it.
 fn settings(service: &VirtualService) -> Value {
-    let ServiceSettings { persistence, one_packet, on_remove, timeouts } = &service.settings;
-    let mut written = json!({ "scheduler": service.scheduler.name(), "one_packet": one_packet });
+    let ServiceSettings { scheduler_flags: _, persistence, one_packet, on_remove, timeouts } =
+        &service.settings;
+    let flags: Vec<&str> = service.scheduler_flags().map(SchedulerFlag::name).collect();
+    let mut written =
+        json!({ "scheduler": service.scheduler.name(), "scheduler_flags": flags, "one_packet": one_packet });
     if let Some(persistence) = persistence {
         written["persistence"] = json!(PersistenceStatus::from(persistence));
     }
@@ -263,13 +272,7 @@ pub(super) fn service_spec(service: &config::Service) -> ServiceSpec {
             config::Key::Mark { mark, family } => ServiceKey::Mark { mark, family },
         },
         name: service.name.clone(),
-        scheduler: match service.scheduler {
-            config::SchedulerName::Rr => SchedulerKind::Rr,
-            config::SchedulerName::Wrr => SchedulerKind::Wrr,
-            config::SchedulerName::Lc => SchedulerKind::Lc,
-            config::SchedulerName::Wlc => SchedulerKind::Wlc,
-            config::SchedulerName::Random => SchedulerKind::Random,
-        },
+        scheduler: service.scheduler,
         settings: service.settings,
         servers: service
             .servers

@@ -118,6 +118,16 @@ pub enum CommandError {
         /// The server.
         server: SocketAddr,
     },
+    /// More servers than the scheduler has places for.
+    #[error("service {service} cannot have more than {most} servers with the scheduler {scheduler}")]
+    TooManyServers {
+        /// The service.
+        service: ServiceKey,
+        /// Its scheduler, or the one it was to get.
+        scheduler: SchedulerKind,
+        /// How many are possible.
+        most: usize,
+    },
     /// A route without a virtual address.
     #[error(
         "server {server} of service {service} cannot have \"{method}\": a route leads from an address, and a mark has none"
@@ -383,6 +393,7 @@ impl Plan {
         settings: ServiceSettings,
     ) -> Result<(), CommandError> {
         let service = self.services.get_mut(&key).ok_or(CommandError::NoSuchService(key))?;
+        check_count(key, scheduler, service.servers.len())?;
         service.settings = settings;
         if service.scheduler != scheduler {
             service.scheduler = scheduler;
@@ -432,6 +443,7 @@ impl Plan {
         if service.position(spec.address).is_some() {
             return Err(CommandError::ServerExists { service: key, server: spec.address });
         }
+        check_count(key, service.scheduler, service.servers.len() + 1)?;
         let server = match self.state.trash.take_server(key, spec.address) {
             Some(trashed) => {
                 self.change_forwarding(key, &trashed.server, spec.forward)?;
@@ -592,6 +604,7 @@ impl Effect {
             }),
             Effect::Revived { server, spec, keep_stats } => {
                 spec.settle(&server);
+                server.reset_weight(spec.weight);
                 if !keep_stats {
                     server.stats.zero();
                 }
@@ -617,6 +630,14 @@ impl Effect {
             }
             Effect::Zeroed(stats) => stats.zero(),
         }
+    }
+}
+
+/// Whether a service with this scheduler can have so many servers (`ip_vs_mh_reassign`).
+fn check_count(service: ServiceKey, scheduler: SchedulerKind, count: usize) -> Result<(), CommandError> {
+    match scheduler.most_servers() {
+        Some(most) if count > most => Err(CommandError::TooManyServers { service, scheduler, most }),
+        _ => Ok(()),
     }
 }
 

@@ -13,7 +13,7 @@ use super::icmp_budget::IcmpBudget;
 use super::icmp_scheduling::ToServer;
 use super::packet::{FlowInfo, IcmpErrorInfo, IcmpRewrite, Packet, Parsed, Rewrite, Signal};
 use super::protocol::{Direction, Event, SctpEvent, State, TcpEvent, TcpState};
-use super::scheduling::{Unscheduled, connect_once};
+use super::scheduling::{Occasion, Unscheduled, connect_once};
 use super::service::{Family, Fwmark, OnRemove, RealServer, Services, Tunables, VirtualService};
 use super::{DropReason, Hook, Limits, PacketMeta, Refusal, ReplySource, TableHasher, Time, Verdict};
 use arc_swap::ArcSwap;
@@ -187,8 +187,8 @@ impl Director {
         let handle = self.find_request(now, services, &mut shard, &key, flow).and_then(|found| match found {
             Some(handle) => Ok(handle),
             None => {
-                let payload = packet.payload(flow);
-                let handle = self.schedule(now, services, &mut shard, &key, service, payload)?;
+                let occasion = Occasion::Request(packet.payload(flow));
+                let handle = self.schedule(now, services, &mut shard, &key, service, occasion)?;
                 // A client on this host reaches itself without leaving it.
                 if meta.hook == Hook::Prerouting {
                     shard.get_mut(handle).note_hairpin();
@@ -282,7 +282,8 @@ impl Director {
         packet: &mut Packet<'_>,
         flow: &FlowInfo,
     ) -> Result<Verdict, DropReason> {
-        let placement = match self.place(now, &services.tunables, key, service, packet.payload(flow)) {
+        let occasion = Occasion::Request(packet.payload(flow));
+        let placement = match self.place(now, &services.tunables, key, service, occasion) {
             Ok(placement) => placement,
             Err(unscheduled) if is_passed(services, service, unscheduled) => return Ok(Verdict::Accept),
             Err(unscheduled) => return unscheduled.verdict(),

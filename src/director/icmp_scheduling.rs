@@ -8,7 +8,7 @@
 use super::connection::{Connection, InboundKey};
 use super::engine::{Director, unchanged};
 use super::packet::{IcmpErrorInfo, IcmpRewrite, Packet, Transport};
-use super::scheduling::{Unscheduled, connect_once};
+use super::scheduling::{Occasion, Unscheduled, connect_once};
 use super::service::{Family, Fwmark, Services};
 use super::tunnel::Destination;
 use super::{DropReason, Refusal, ReplySource, Time, Verdict};
@@ -47,9 +47,6 @@ impl ToServer {
     }
 }
 
-/// An error need not embed more than eight bytes of what IP carried, in which no persistence engine finds anything.
-const EMBEDDED: &[u8] = &[];
-
 impl Director {
     /// An error about a packet of no connection, as if it were one about a reply: what the reply would have answered
     /// is scheduled. Whatever its flags were, it may start a connection.
@@ -76,14 +73,14 @@ impl Director {
             return Err(DropReason::DropPacket);
         }
         let to_server = if service.settings.one_packet && key.transport == Transport::Udp {
-            self.place(now, &services.tunables, &key, service, EMBEDDED)
+            self.place(now, &services.tunables, &key, service, Occasion::Error)
                 .map(|placement| ToServer::of(&mut connect_once(&key, service, placement), error))
         } else {
             let mut shard = self.table.shard(key.client.ip());
             // It may have come meanwhile.
             let known = shard.find_inbound(&key, now).map(Ok);
             known
-                .unwrap_or_else(|| self.schedule(now, services, &mut shard, &key, service, EMBEDDED))
+                .unwrap_or_else(|| self.schedule(now, services, &mut shard, &key, service, Occasion::Error))
                 .map(|handle| ToServer::of(shard.get_mut(handle), error))
         };
         match to_server {

@@ -7,6 +7,7 @@ use super::connection::{
     TemplateShard, TemplateTarget,
 };
 use super::engine::Director;
+use super::scheduler::Arrival;
 use super::service::{
     FTP_PORT, Persistence, PersistenceEngine, RealServer, ServiceKey, Services, Tunables, VirtualService,
 };
@@ -39,6 +40,47 @@ impl Unscheduled {
     }
 }
 
+/// What a connection is made for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Occasion<'a> {
+    /// A client's first packet, which carries this.
+    Request(&'a [u8]),
+    /// An error about a packet from a server. It need not embed more than eight bytes of what IP carried, in which no
+    /// persistence engine finds anything.
+    Error,
+}
+
+impl<'a> Occasion<'a> {
+    fn payload(self) -> &'a [u8] {
+        match self {
+            Occasion::Request(payload) => payload,
+            Occasion::Error => &[],
+        }
+    }
+
+    /// What schedulers may go by. An embedded packet is on its way to the client, and lblc, lblcr and dh go by that, as
+    /// they do in the kernel.
+    fn arrival<'b>(
+        self,
+        now: Time,
+        key: &InboundKey,
+        service: &VirtualService,
+        tunables: &'b Tunables,
+    ) -> Arrival<'b> {
+        let destination = match self {
+            Occasion::Request(_) => key.virtual_address,
+            Occasion::Error => key.client,
+        };
+        Arrival {
+            now,
+            client: key.client,
+            destination: destination.ip(),
+            flags: service.settings.scheduler_flags,
+            tunables,
+        }
+    }
+}
+
 impl From<DropReason> for Unscheduled {
     fn from(reason: DropReason) -> Unscheduled {
         Unscheduled::Dropped(reason)
@@ -46,7 +88,7 @@ impl From<DropReason> for Unscheduled {
 }
 
 impl Director {
-    /// Makes the connection of a client's first packet, which carries `payload`.
+    /// Makes the connection of a client's first packet.
     pub(super) fn schedule(
         &self,
         now: Time,
@@ -54,10 +96,10 @@ impl Director {
         shard: &mut Shard,
         key: &InboundKey,
         service: &VirtualService,
-        payload: &[u8],
+        occasion: Occasion<'_>,
     ) -> Result<Handle, Unscheduled> {
         self.make_room(now, services, shard, key, service);
-        match self.place(now, &services.tunables, key, service, payload) {
+        match self.place(now, &services.tunables, key, service, occasion) {
             Ok(placement) => Ok(self.connect(now, shard, key, service, placement)?),
             Err(unscheduled) if is_passed(services, service, unscheduled) => {
                 Ok(self.pass(now, shard, key, service)?)
@@ -66,28 +108,30 @@ impl Director {
         }
     }
 
-    /// The server of a client's first packet, which carries `payload`.
+    /// The server of a client's first packet.
     pub(super) fn place(
         &self,
         now: Time,
         tunables: &Tunables,
         key: &InboundKey,
         service: &VirtualService,
-        payload: &[u8],
+        occasion: Occasion<'_>,
     ) -> Result<Placement, Unscheduled> {
         if key.client.port() == FTP_DATA_PORT {
             // A server's own data connection, which is either known or not ours.
             return Err(Unscheduled::Refused(Refusal::NotServed));
         }
+        let arrival = occasion.arrival(now, key, service, tunables);
         match service.settings.persistence {
             Some(persistence) => {
-                let template = template_key(key, service, persistence, pe_data(persistence, payload)?);
-                self.place_persistent(now, tunables, key, service, &template, persistence.timeout)
+                let data = pe_data(persistence, occasion.payload())?;
+                let template = template_key(key, service, persistence, data);
+                self.place_persistent(&arrival, key, service, &template, persistence.timeout)
             }
             None => {
-                let server = choose(key, service)?;
+                let server = choose(&arrival, key, service)?;
                 let server_port = own_or(server.port, key.virtual_address.port());
-                Ok(Placement { server: Arc::clone(server), server_port, controller: None })
+                Ok(Placement { server, server_port, controller: None })
             }
         }
     }
@@ -96,21 +140,21 @@ impl Director {
     /// from now on.
     fn place_persistent(
         &self,
-        now: Time,
-        tunables: &Tunables,
+        arrival: &Arrival<'_>,
         key: &InboundKey,
         service: &VirtualService,
         template_key: &TemplateKey<'_>,
         timeout: Duration,
     ) -> Result<Placement, Unscheduled> {
+        let Arrival { now, tunables, .. } = *arrival;
         let mut templates = self.table.templates(template_key.clients);
         let found = find_template(&mut templates, template_key, now, |template| is_valid(template, tunables));
         let handle = match found {
             Some(handle) => handle,
             None => {
-                let server = choose(key, service)?;
+                let server = choose(arrival, key, service)?;
                 let port = if template_key.has_port() { server.port } else { 0 };
-                let template = Template::new(Arc::clone(server), port, Arc::clone(&service.core));
+                let template = Template::new(server, port, Arc::clone(&service.core));
                 self.table
                     .insert_template(&mut templates, *template_key, template, timeout, now)
                     .ok_or(DropReason::TableFull)?
@@ -141,6 +185,14 @@ impl Director {
         let handle = self.table.insert(shard, connection, now).ok_or(DropReason::TableFull)?;
         shard.get(handle).count_conn();
         Ok(handle)
+    }
+
+    /// Has schedulers forget what is too old. Call it every second.
+    pub fn maintain_schedulers(&self, now: Time) {
+        let services = self.services();
+        for service in services.iter().filter(|service| service.scheduler.forgets()) {
+            service.core.with_scheduler(|scheduler| scheduler.on_tick(now, &services.tunables));
+        }
     }
 
     /// The client port the server is to see: the client's own, unless the client already uses it towards this
@@ -180,10 +232,14 @@ pub(super) fn connect_once(key: &InboundKey, service: &VirtualService, placement
 
 /// The server that the scheduler chooses. If there is none, a packet that was only thought to be FTP's data is as good
 /// as any that fits no service (`ip_vs_leave`).
-fn choose<'a>(key: &InboundKey, service: &'a VirtualService) -> Result<&'a Arc<RealServer>, Unscheduled> {
+fn choose(
+    arrival: &Arrival<'_>,
+    key: &InboundKey,
+    service: &VirtualService,
+) -> Result<Arc<RealServer>, Unscheduled> {
     let is_data = service.key().port() == FTP_PORT && key.virtual_address.port() != FTP_PORT;
     let refusal = if is_data { Refusal::NotServed } else { Refusal::NoServer };
-    let server = service.schedule().ok_or(Unscheduled::Refused(refusal))?;
+    let server = service.schedule(arrival).ok_or(Unscheduled::Refused(refusal))?;
     // It is being removed. What the client sends again will find the services as they are then.
     if server.is_available() { Ok(server) } else { Err(DropReason::ServerRemoved.into()) }
 }

@@ -121,6 +121,7 @@ impl Bed {
     pub(crate) fn pass(&mut self, seconds: u64) {
         self.now = self.now + Duration::from_secs(seconds);
         self.director.handle_timeout(self.now);
+        self.director.maintain_schedulers(self.now);
     }
 
     /// Handles a packet, and checks that a rewritten one has right checksums.

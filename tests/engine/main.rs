@@ -21,6 +21,7 @@ mod persistence;
 mod random;
 mod removal;
 mod routed_settings;
+mod schedulers;
 mod sctp;
 mod services;
 mod sip;

@@ -4,7 +4,7 @@ use crate::bed::{ACK, Bed, FIN, RST, SYN, key, marked, raw, sctp, server, tcp, u
 use etherparse::IpNumber;
 use nfvs::director::defence::DefenceMode;
 use nfvs::director::packet::Transport::{Sctp, Tcp, Udp};
-use nfvs::director::scheduler::SchedulerKind;
+use nfvs::director::scheduler::{SchedulerFlag, SchedulerKind};
 use nfvs::director::service::{
     ClientMask, Family, ForwardMethod, Fwmark, OnRemove, OwnTimeouts, Persistence, PersistenceEngine,
     ServiceSettings, Thresholds, Tunables, Tunnel,
@@ -234,7 +234,9 @@ fn settings(random: &mut fastrand::Rng) -> ServiceSettings {
         clients: ClientMask::V4([255, 255, 255, random.u8(..)].into()),
         engine: None,
     };
+    let flags = SchedulerFlag::ALL.iter().copied().filter(|_| random.bool()).collect();
     ServiceSettings {
+        scheduler_flags: flags,
         persistence: random.bool().then_some(persistence),
         one_packet: random.bool(),
         on_remove: [None, Some(OnRemove::Keep), Some(OnRemove::Reset), Some(OnRemove::Reschedule)]

@@ -2,7 +2,8 @@
 
 use crate::bed::{Bed, SYN, key, server};
 use nfvs::director::packet::Transport::{Tcp, Udp};
-use nfvs::director::scheduler::SchedulerKind::{self, Rr};
+use nfvs::director::scheduler::SchedulerFlag;
+use nfvs::director::scheduler::SchedulerKind::{self, Dh, Lblc, Rr};
 use nfvs::director::service::{ClientMask, Persistence, ServiceSettings, Thresholds};
 use nfvs::director::{Command, Refusal, ServerSpec, Verdict};
 use std::time::Duration;
@@ -14,7 +15,10 @@ fn limited(address: &str, upper: u32, lower: u32) -> ServerSpec {
 }
 
 fn serving(kind: SchedulerKind, servers: &[ServerSpec]) -> Bed {
-    let bed = Bed::serving(Udp, VIP, kind, &[]);
+    let bed = Bed::new();
+    let fallback = SchedulerFlag::ALL.iter().copied().filter(|flag| flag.name().ends_with("-fallback"));
+    let settings = ServiceSettings { scheduler_flags: fallback.collect(), ..ServiceSettings::default() };
+    bed.add_with(Udp, VIP, kind, settings, &[]);
     for spec in servers {
         bed.director.apply(&[Command::AddServer(key(Udp, VIP), *spec)]).unwrap();
     }
@@ -23,7 +27,8 @@ fn serving(kind: SchedulerKind, servers: &[ServerSpec]) -> Bed {
 
 #[test]
 fn every_scheduler_passes_a_full_server_over() {
-    for &kind in SchedulerKind::ALL {
+    // In the kernel, too, nobody stands in for a full server by dh, and lblc stays with it for the one address there is.
+    for &kind in SchedulerKind::ALL.iter().filter(|kind| ![Dh, Lblc].contains(kind)) {
         let bed = serving(kind, &[limited("10.0.2.11:53", 2, 0), limited("10.0.3.12:53", 3, 0)]);
         for port in 1..6 {
             let outcome = bed.udp(&format!("10.0.1.2:{port}"), VIP);
@@ -39,6 +44,20 @@ fn every_scheduler_passes_a_full_server_over() {
         );
         bed.director.check_invariants();
     }
+}
+
+#[test]
+fn a_full_server_has_no_substitute_by_hash_and_keeps_its_address_by_lblc() {
+    let servers = [limited("10.0.2.11:53", 1, 0), limited("10.0.3.12:53", 1, 0)];
+    let bed = serving(Dh, &servers);
+    let second = |bed: &Bed| {
+        bed.udp("10.0.1.2:1", VIP).destination();
+        bed.udp("10.0.1.2:2", VIP).verdict
+    };
+    assert_eq!(second(&bed), Verdict::Refuse(Refusal::NoServer));
+    let bed = serving(Lblc, &servers);
+    assert!(matches!(second(&bed), Verdict::Forward { .. }));
+    assert_eq!(bed.real_server(key(Udp, VIP), "10.0.3.12:53").total_conns(), 2);
 }
 
 // Seen on a kernel: with u=4 and l unset, which makes it 3, a server is eligible again once it has dropped to 2.

@@ -102,6 +102,34 @@ fn a_service_keeps_its_persistence_engine_when_something_else_is_changed() {
 }
 
 #[test]
+fn flags_stay_with_their_scheduler_and_go_with_it() {
+    let director = started();
+    let web = json!({ "protocol": "tcp", "address": "10.0.0.100", "port": 80 });
+    let edit = |change: Value| {
+        let service = over_with_nulls(&web, &change);
+        ask(&director, json!({ "command": "edit-service", "service": service }))?;
+        let service = shown(&director, "tcp-10.0.0.100-80");
+        anyhow::Ok((service["scheduler"].clone(), service["scheduler_flags"].clone()))
+    };
+    for (change, scheduler, flags) in [
+        (json!({ "scheduler": "sh", "scheduler_flags": ["sh-port"] }), "sh", json!(["sh-port"])),
+        (json!({ "on_remove": "reset" }), "sh", json!(["sh-port"])),
+        (json!({ "scheduler": "sh" }), "sh", json!(["sh-port"])),
+        (json!({ "scheduler_flags": ["sh-port", "sh-fallback"] }), "sh", json!(["sh-fallback", "sh-port"])),
+        (json!({ "scheduler": "mh" }), "mh", Value::Null),
+        (json!({ "scheduler_flags": ["mh-port"] }), "mh", json!(["mh-port"])),
+        (json!({ "scheduler_flags": null }), "mh", Value::Null),
+        (json!({ "scheduler_flags": ["mh-port"] }), "mh", json!(["mh-port"])),
+        (json!({ "scheduler": null }), "wlc", Value::Null),
+    ] {
+        assert_eq!(edit(change.clone()).unwrap(), (json!(scheduler), flags), "{change}");
+    }
+    let refused = edit(json!({ "scheduler_flags": ["sh-port"] })).unwrap_err().to_string();
+    let why = "service.scheduler_flags[0]: \"sh-port\" is for the scheduler \"sh\", and this is \"wlc\"; leave it out";
+    assert_eq!(refused, why);
+}
+
+#[test]
 fn a_server_has_a_tunnel_for_as_long_as_packets_take_one() {
     let director = started();
     let web = json!({ "protocol": "tcp", "address": "10.0.0.100", "port": 80 });
@@ -182,7 +210,7 @@ fn what_cannot_be_is_refused_with_its_place() {
     for (request, message) in [
         (
             edit(web.clone()),
-            "service: nothing to change; give one of: scheduler, persistence, one_packet, on_remove, timeouts",
+            "service: nothing to change; give one of: scheduler, scheduler_flags, persistence, one_packet, on_remove, timeouts",
         ),
         (
             edit(over(web.clone(), &json!({ "one_packet": true }))),
@@ -196,8 +224,8 @@ fn what_cannot_be_is_refused_with_its_place() {
         ),
         (
             edit(over(web.clone(), &json!({ "servers": [] }))),
-            "service.servers: of no use here; allowed: protocol, address, port, fwmark, family, scheduler, persistence, \
-             one_packet, on_remove, timeouts",
+            "service.servers: of no use here; allowed: protocol, address, port, fwmark, family, scheduler, scheduler_flags, \
+             persistence, one_packet, on_remove, timeouts",
         ),
         (edit(json!({ "fwmark": 9, "family": "ipv4", "scheduler": "rr" })), "no such service: fwmark 9 ipv4"),
         (

@@ -1,6 +1,6 @@
 //! Least connections (`ip_vs_lc.c`).
 
-use super::Scheduler;
+use super::{Arrival, Scheduler};
 use crate::director::service::RealServer;
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ impl Scheduler for Lc {
         "lc"
     }
 
-    fn schedule(&mut self, servers: &[Arc<RealServer>]) -> Option<usize> {
-        let eligible = servers.iter().enumerate().filter(|(_, server)| server.is_eligible());
-        eligible.min_by_key(|(_, server)| server.load()).map(|(index, _)| index)
+    fn schedule(&mut self, servers: &[Arc<RealServer>], _: &Arrival<'_>) -> Option<Arc<RealServer>> {
+        let eligible = servers.iter().filter(|server| server.is_eligible());
+        eligible.min_by_key(|server| server.load()).cloned()
     }
 }

@@ -1,6 +1,28 @@
 use super::*;
 use crate::director::service::{ForwardMethod, Weight};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
+
+mod hashing;
+mod locality;
+
+/// The default tunables, for as long as anybody asks.
+pub(super) static TUNABLES: std::sync::LazyLock<Tunables> = std::sync::LazyLock::new(Tunables::default);
+
+/// An arrival from wherever, where that does not matter.
+pub(super) fn someone() -> Arrival<'static> {
+    from("192.0.2.1:4242")
+}
+
+/// An arrival from `client`.
+fn from(client: &str) -> Arrival<'static> {
+    Arrival {
+        now: Time::ZERO,
+        client: client.parse().unwrap(),
+        destination: Ipv4Addr::new(10, 0, 0, 100).into(),
+        flags: SchedulerFlags::default(),
+        tunables: &TUNABLES,
+    }
+}
 
 /// A service's list as the kernel keeps it, newest first, with the scheduler told of every change.
 pub(super) struct Service {
@@ -9,7 +31,7 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// Servers 1, 2, ... with these weights, added in this order.
+    /// Servers 1, 2, ... with these weights, added in this order, at 10.3.0.1:80, 10.3.0.2:80, ...
     pub(super) fn new(kind: SchedulerKind, weights: &[u32]) -> Service {
         let mut service = Service { servers: Vec::new(), scheduler: build(kind, 7) };
         for (id, &weight) in (1..).zip(weights) {
@@ -19,26 +41,37 @@ impl Service {
     }
 
     fn add(&mut self, id: u64, weight: u32) {
-        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let address = Ipv4Addr::from(0x0a03_0000 | id as u32).into();
         let weight = Weight::new(weight).unwrap();
         let server = RealServer::new(ServerId(id), address, 80, ForwardMethod::Nat, weight);
-        self.servers.insert(0, Arc::new(server));
+        self.add_again(Arc::new(server));
+    }
+
+    fn add_again(&mut self, server: Arc<RealServer>) {
+        server.set_available(true);
+        self.servers.insert(0, server);
         self.scheduler.on_added(&self.servers);
     }
 
-    fn position(&self, id: u64) -> usize {
+    pub(super) fn position(&self, id: u64) -> usize {
         self.servers.iter().position(|server| server.id == ServerId(id)).unwrap()
     }
 
-    fn remove(&mut self, id: u64) {
+    fn server(&self, id: u64) -> &RealServer {
+        &self.servers[self.position(id)]
+    }
+
+    fn remove(&mut self, id: u64) -> Arc<RealServer> {
         let position = self.position(id);
-        self.servers.remove(position);
+        let removed = self.servers.remove(position);
+        removed.set_available(false);
         self.scheduler.on_removed(ServerId(id), position, &self.servers);
+        removed
     }
 
     /// Sets a weight without telling the scheduler.
     pub(super) fn set_weight(&self, id: u64, weight: u32) {
-        self.servers[self.position(id)].set_weight(Weight::new(weight).unwrap());
+        self.server(id).set_weight(Weight::new(weight).unwrap());
     }
 
     fn edit(&mut self, id: u64, weight: u32) {
@@ -46,22 +79,36 @@ impl Service {
         self.scheduler.on_changed(&self.servers);
     }
 
+    /// Has so many connections be active on a server.
+    fn load(&self, id: u64, active: u32) {
+        (0..active).for_each(|_| self.server(id).bind_connection(true));
+    }
+
+    fn choose(&mut self, arrival: &Arrival<'_>) -> Option<u64> {
+        self.scheduler.schedule(&self.servers, arrival).map(|server| server.id.0)
+    }
+
     fn pick(&mut self) -> Option<u64> {
-        self.scheduler.schedule(&self.servers).map(|index| self.servers[index].id.0)
+        self.choose(&someone())
     }
 
     fn picks(&mut self, count: usize) -> Vec<u64> {
         (0..count).map(|_| self.pick().expect("an eligible server")).collect()
     }
 
-    /// Choices whose connections stay and are active.
+    /// Choices whose connections stay and are active, each from another client to another destination.
     fn connections(&mut self, count: usize) -> Vec<u64> {
-        let connect = |_| {
-            let id = self.pick().expect("an eligible server");
-            self.servers[self.position(id)].bind_connection(true);
+        let connect = |number| {
+            let arrival = Arrival {
+                client: (Ipv4Addr::from(0xc000_0200 + number), 4242).into(),
+                destination: Ipv4Addr::from(0xc633_6400 + number).into(),
+                ..someone()
+            };
+            let id = self.choose(&arrival).expect("an eligible server");
+            self.server(id).bind_connection(true);
             id
         };
-        (0..count).map(connect).collect()
+        (0..count as u32).map(connect).collect()
     }
 }
 
@@ -78,12 +125,7 @@ mod every_scheduler {
 
     #[test]
     fn goes_by_its_name() {
-        each(|kind| {
-            assert_eq!(build(kind, 0).name(), kind.to_string());
-            assert_eq!(kind.to_string().parse(), Ok(kind));
-        });
-        assert_eq!("sh".parse::<SchedulerKind>(), Err(UnknownScheduler));
-        assert_eq!(SchedulerKind::default(), SchedulerKind::Wlc);
+        each(|kind| assert_eq!(build(kind, 0).name(), kind.name()));
     }
 
     #[test]
@@ -92,11 +134,19 @@ mod every_scheduler {
             assert_eq!(Service::new(kind, &[]).pick(), None, "{kind}, empty");
             let mut service = Service::new(kind, &[0, 0, 0]);
             assert_eq!(service.pick(), None, "{kind}, weights 0");
-            service.edit(2, 1);
-            assert_eq!(service.pick(), Some(2), "{kind}, one recovered");
-            service.edit(2, 0);
+            (1..=3).for_each(|id| service.edit(id, 1));
+            assert!(service.pick().is_some(), "{kind}, all recovered");
+            (1..=3).for_each(|id| service.edit(id, 0));
             assert_eq!(service.pick(), None, "{kind}, all 0 again");
+            (1..=3).for_each(|id| service.edit(id, 1));
+            (1..=3).for_each(|id| drop(service.remove(id)));
+            assert_eq!(service.pick(), None, "{kind}, all gone");
         });
+    }
+
+    /// Whether a scheduler leaves clients without a server whose bucket has none that is eligible.
+    fn may_refuse(kind: SchedulerKind) -> bool {
+        matches!(kind, SchedulerKind::Dh | SchedulerKind::Sh)
     }
 
     #[test]
@@ -104,7 +154,16 @@ mod every_scheduler {
         each(|kind| {
             for weight in [1, 7, Weight::MAX] {
                 let mut service = Service::new(kind, &[0, weight, 0, 0]);
-                assert_eq!(service.connections(20), [2; 20], "{kind}, weight {weight}");
+                if kind == SchedulerKind::Ovf && weight < 20 {
+                    assert_eq!(
+                        service.connections(weight as usize + 1),
+                        vec![2; weight as usize + 1],
+                        "{kind}"
+                    );
+                    assert_eq!(service.pick(), None, "{kind}, weight {weight}");
+                } else if !may_refuse(kind) {
+                    assert_eq!(service.connections(20), [2; 20], "{kind}, weight {weight}");
+                }
             }
         });
     }
@@ -112,7 +171,7 @@ mod every_scheduler {
     #[test]
     fn is_deterministic() {
         each(|kind| {
-            let run = || Service::new(kind, &[3, 1, 0, 4, 1, 5]).connections(200);
+            let run = || Service::new(kind, &[300, 100, 50, 400, 100, 500]).connections(200);
             assert_eq!(run(), run(), "{kind}");
         });
     }
@@ -120,12 +179,22 @@ mod every_scheduler {
     #[test]
     fn gives_heavier_servers_more_or_all_the_same() {
         each(|kind| {
-            let picks = Service::new(kind, &[1, 2, 4]).connections(7000);
+            let picks = Service::new(kind, &[10_000, 20_000, 40_000]).connections(7000);
             let counts = [1, 2, 3].map(|id| count(&picks, id));
             let (expected, tolerance) = match kind {
                 SchedulerKind::Wrr => ([1000, 2000, 4000], 0),
-                SchedulerKind::Wlc => ([1000, 2000, 4000], 2),
+                SchedulerKind::Wlc
+                | SchedulerKind::Sed
+                | SchedulerKind::Nq
+                | SchedulerKind::Lblc
+                | SchedulerKind::Lblcr => ([1000, 2000, 4000], 2),
+                SchedulerKind::Twos => ([1000, 2000, 4000], 25),
+                SchedulerKind::Fo | SchedulerKind::Ovf => ([0, 0, 7000], 0),
                 SchedulerKind::Rr | SchedulerKind::Lc => ([2333; 3], 1),
+                SchedulerKind::Dh => ([2333; 3], 50),
+                // A run of one server is longer than the table.
+                SchedulerKind::Sh => ([0, 0, 7000], 0),
+                SchedulerKind::Mh | SchedulerKind::Wrandom => ([1000, 2000, 4000], 150),
                 SchedulerKind::Random => ([2333; 3], 200),
             };
             for (count, expected) in counts.into_iter().zip(expected) {
@@ -145,14 +214,13 @@ mod every_scheduler {
             let before = service.servers.clone();
             service.remove(3);
             for servers in [&before[..], &before[2..], &before[1..2]] {
-                let chosen = service.scheduler.schedule(servers);
-                assert!(chosen.is_some_and(|index| index < servers.len()), "{kind}: {chosen:?}");
+                assert!(service.scheduler.schedule(servers, &someone()).is_some(), "{kind}");
             }
             service.add(4, Weight::MAX);
             for _ in 0..10 {
-                assert!(service.scheduler.schedule(&before).is_some(), "{kind}, not knowing server 4");
+                let chosen = service.scheduler.schedule(&before, &someone());
+                assert!(chosen.is_some(), "{kind}, not knowing server 4");
             }
-            assert_eq!(service.scheduler.schedule(&[]), None, "{kind}");
         });
     }
 }
@@ -310,6 +378,25 @@ mod least {
         }
     }
 
+    // UDP never is active. Observed on a kernel.
+    #[test]
+    fn sed_and_nq_go_by_active_connections_alone() {
+        let inactive = |kind, weights: &[u32]| {
+            let mut service = Service::new(kind, weights);
+            let mut connect = || {
+                let id = service.pick().unwrap();
+                service.server(id).bind_connection(false);
+                id
+            };
+            [(); 4].map(|()| connect())
+        };
+        assert_eq!(inactive(SchedulerKind::Sed, &[1, 3, 3, 2]), [3; 4]);
+        assert_eq!(inactive(SchedulerKind::Nq, &[1, 3, 3, 2]), [4; 4]);
+        assert_eq!(inactive(SchedulerKind::Nq, &[1, 3, 3, 0]), [3; 4]);
+        assert_eq!(Service::new(SchedulerKind::Sed, &[1, 4, 2]).connections(7), [2, 3, 2, 2, 3, 2, 1]);
+        assert_eq!(Service::new(SchedulerKind::Nq, &[1, 4, 2]).connections(7), [3, 2, 1, 2, 2, 3, 2]);
+    }
+
     // The counts wrap from 0 to 2^32 - 1, so the products have 71 bits.
     #[test]
     fn wlc_compares_without_overflow() {
@@ -320,43 +407,154 @@ mod least {
     }
 }
 
+mod by_weight {
+    use super::*;
+
+    // Observed on a kernel.
+    #[test]
+    fn fo_takes_the_heaviest_and_of_several_the_newest() {
+        let mut service = Service::new(SchedulerKind::Fo, &[5, 5, 3]);
+        assert_eq!(service.connections(3), [2; 3]);
+        service.edit(2, 0);
+        assert_eq!(service.pick(), Some(1));
+        service.edit(3, 6);
+        assert_eq!(service.pick(), Some(3));
+    }
+
+    #[test]
+    fn ovf_goes_on_to_the_next_once_there_is_one_more_than_the_weight() {
+        let mut service = Service::new(SchedulerKind::Ovf, &[1, 3, 2]);
+        assert_eq!(service.connections(9), [2, 2, 2, 2, 3, 3, 3, 1, 1]);
+        assert_eq!(service.pick(), None);
+        service.server(3).unbind_connection(true);
+        assert_eq!(service.pick(), Some(3));
+    }
+}
+
 mod random {
     use super::*;
 
-    /// Pearson's statistic of `picks` against equal chances for `ids`.
-    fn chi_square(picks: &[u64], ids: &[u64]) -> f64 {
-        let expected = picks.len() as f64 / ids.len() as f64;
-        ids.iter().map(|&id| (count(picks, id) as f64 - expected).powi(2) / expected).sum()
+    /// Pearson's statistic of `picks` against chances in proportion to `shares`.
+    fn chi_square(picks: &[u64], shares: &[(u64, f64)]) -> f64 {
+        let total: f64 = shares.iter().map(|(_, share)| share).sum();
+        let of = |&(id, share): &(u64, f64)| {
+            let expected = picks.len() as f64 * share / total;
+            (count(picks, id) as f64 - expected).powi(2) / expected
+        };
+        shares.iter().map(of).sum()
     }
 
-    // A fair source stays below 33.7 (9 degrees of freedom) in 9,999 of 10,000 runs; a constant one reaches 180,000.
-    #[test]
-    fn is_uniform_whatever_the_weights() {
-        let weights: Vec<u32> = (1..=10).map(|weight| weight * weight).collect();
-        let picks = Service::new(SchedulerKind::Random, &weights).picks(20_000);
-        let statistic = chi_square(&picks, &(1..=10).collect::<Vec<_>>());
-        assert!(statistic < 33.7, "{statistic}");
+    /// Nine degrees of freedom: a source that is as it should be stays below in 9,999 of 10,000 runs.
+    const NINE: f64 = 33.7;
+    /// The same for two.
+    const TWO: f64 = 18.4;
+
+    fn squares() -> Vec<u32> {
+        (1..=10).map(|weight| weight * weight).collect()
     }
 
-    // Three of a hundred eligible: most choices go through the whole list. 2 degrees of freedom, 18.4 for 9,999 of
-    // 10,000.
+    fn shares(of: impl Fn(u64) -> f64) -> Vec<(u64, f64)> {
+        (1..=10).map(|id| (id, of(id))).collect()
+    }
+
+    // A constant source reaches 180,000, one that goes by the weights 15,000.
     #[test]
-    fn is_uniform_where_few_are_eligible() {
+    fn random_is_uniform_whatever_the_weights() {
+        let picks = Service::new(SchedulerKind::Random, &squares()).picks(20_000);
+        let statistic = chi_square(&picks, &shares(|_| 1.0));
+        assert!(statistic < NINE, "{statistic}");
+    }
+
+    // Three of a hundred that are not full: most choices go through all of them.
+    #[test]
+    fn random_is_uniform_where_few_are_eligible() {
         let eligible = [4, 5, 90];
-        let weights: Vec<u32> = (1..=100).map(|id| u32::from(eligible.contains(&id))).collect();
-        let picks = Service::new(SchedulerKind::Random, &weights).picks(9_000);
-        assert!(picks.iter().all(|pick| eligible.contains(pick)));
-        let statistic = chi_square(&picks, &eligible);
-        assert!(statistic < 18.4, "{statistic}");
+        let mut service = Service::new(SchedulerKind::Random, &[1; 100]);
+        fill_all_but(&service, &eligible);
+        let picks = service.picks(9_000);
+        let statistic = chi_square(&picks, &eligible.map(|id| (id, 1.0)));
+        assert!(statistic < TWO, "{statistic}");
+    }
+
+    fn fill_all_but(service: &Service, spared: &[u64]) {
+        for server in service.servers.iter().filter(|server| !spared.contains(&server.id.0)) {
+            server.set_thresholds(crate::director::service::Thresholds { upper: 1, lower: 1 });
+            server.bind_connection(false);
+        }
+    }
+
+    // A uniform source reaches 40,000.
+    #[test]
+    fn wrandom_goes_by_the_weights() {
+        let mut service = Service::new(SchedulerKind::Wrandom, &squares());
+        let by_square = shares(|id| (id * id) as f64);
+        let statistic = chi_square(&service.picks(40_000), &by_square);
+        assert!(statistic < NINE, "{statistic}");
+        service.edit(3, 400);
+        let edited = shares(|id| if id == 3 { 400.0 } else { (id * id) as f64 });
+        let statistic = chi_square(&service.picks(40_000), &edited);
+        assert!(statistic < NINE, "{statistic}, after an edit");
+    }
+
+    #[test]
+    fn wrandom_goes_by_the_weights_where_few_are_eligible() {
+        let mut weights = [50; 100];
+        weights[3] = 1;
+        weights[4] = 2;
+        weights[89] = 3;
+        let mut service = Service::new(SchedulerKind::Wrandom, &weights);
+        fill_all_but(&service, &[4, 5, 90]);
+        let picks = service.picks(9_000);
+        let statistic = chi_square(&picks, &[(4, 1.0), (5, 2.0), (90, 3.0)]);
+        assert!(statistic < TWO, "{statistic}");
+    }
+
+    // Whatever the weights, the table says exactly what they say: no chance is lost in rounding.
+    #[test]
+    fn wrandom_has_no_rounding_at_the_largest_weights() {
+        let mut service = Service::new(SchedulerKind::Wrandom, &[Weight::MAX, 1, Weight::MAX]);
+        let picks = service.picks(10_000);
+        assert_eq!(count(&picks, 2), 0, "the chance is one in four thousand million");
+        assert!(count(&picks, 1).abs_diff(5_000) < 200, "{} (four standard deviations)", count(&picks, 1));
+    }
+
+    // Without load it is the first draw, where the first server of the list has a chance more than its weight.
+    #[test]
+    fn twos_draws_by_weight_and_the_first_has_one_chance_more() {
+        let mut service = Service::new(SchedulerKind::Twos, &[1, 1, 1]);
+        let picks = service.picks(20_000);
+        let statistic = chi_square(&picks, &[(3, 2.0), (2, 1.0), (1, 1.0)]);
+        assert!(statistic < TWO, "{statistic}");
+        let mut service = Service::new(SchedulerKind::Twos, &squares());
+        let by_square = shares(|id| (id * id) as f64 + if id == 10 { 1.0 } else { 0.0 });
+        let statistic = chi_square(&service.picks(40_000), &by_square);
+        assert!(statistic < NINE, "{statistic}");
+    }
+
+    // Of three servers with one chance each and one more for the first, the busiest (the first) is chosen only if both
+    // draws fall on it: 4 in 16; of the others, the idle one unless no draw falls on it: 1 - 9/16.
+    #[test]
+    fn twos_takes_the_less_loaded_of_two() {
+        let mut service = Service::new(SchedulerKind::Twos, &[1, 1, 1]);
+        service.load(3, 5);
+        service.load(2, 2);
+        let picks = service.picks(20_000);
+        let statistic = chi_square(&picks, &[(3, 4.0), (2, 5.0), (1, 7.0)]);
+        assert!(statistic < TWO, "{statistic}");
     }
 
     #[test]
     fn the_seed_decides() {
-        let mut service = Service::new(SchedulerKind::Random, &[1; 10]);
-        let first = service.picks(50);
-        service.scheduler = build(SchedulerKind::Random, 8);
-        assert_ne!(service.picks(50), first);
-        service.scheduler = build(SchedulerKind::Random, 7);
-        assert_eq!(service.picks(50), first);
+        for kind in [SchedulerKind::Random, SchedulerKind::Wrandom, SchedulerKind::Twos] {
+            let mut service = Service::new(kind, &[1; 10]);
+            let first = service.picks(50);
+            let mut with_seed = |seed| {
+                service.scheduler = build(kind, seed);
+                service.scheduler.on_changed(&service.servers);
+                service.picks(50)
+            };
+            assert_ne!(with_seed(8), first, "{kind}");
+            assert_eq!(with_seed(7), first, "{kind}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! which falls from the greatest weight to 1 in steps of the weights' greatest common divisor. So a cycle chooses each
 //! server as often as its weight (over the divisor) says: the heaviest alone at first, all of them in the last pass.
 
-use super::{Scheduler, index_after};
+use super::{Arrival, Place, Scheduler, greatest_common_divisor, index_after};
 use crate::director::service::{RealServer, ServerId};
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Wrr {
     /// The server chosen last (`cl`); `None`: the head of the list, before its first server.
-    last: Option<ServerId>,
+    last: Option<Place>,
     /// The weight a server needs in this pass (`cw`); 1 to `top_weight`, once there was a server to choose.
     current_weight: i64,
     /// Where a cycle of passes starts (`mw`): the greatest weight, less what keeps the last pass at weight 1.
@@ -32,7 +32,7 @@ impl Scheduler for Wrr {
         "wrr"
     }
 
-    fn schedule(&mut self, servers: &[Arc<RealServer>]) -> Option<usize> {
+    fn schedule(&mut self, servers: &[Arc<RealServer>], _: &Arrival<'_>) -> Option<Arc<RealServer>> {
         if self.top_weight == 0 {
             return None;
         }
@@ -46,11 +46,11 @@ impl Scheduler for Wrr {
             for (index, server) in servers.iter().enumerate().skip(from) {
                 let weight = if server.is_eligible() { i64::from(server.weight().get()) } else { 0 };
                 if weight >= self.current_weight {
-                    self.last = Some(server.id);
-                    return Some(index);
+                    self.last = Some(Place::new(servers, index));
+                    return Some(Arc::clone(server));
                 }
                 if stop == Some(index) {
-                    self.last = Some(server.id);
+                    self.last = Some(Place::new(servers, index));
                     return None;
                 }
                 heaviest = heaviest.max(weight);
@@ -90,12 +90,12 @@ impl Wrr {
     /// Begins at the head with new weights; the current weight is kept as far as they allow, as the kernel does.
     fn restart(&mut self, servers: &[Arc<RealServer>]) {
         let (divisor, greatest) = servers.iter().fold((0, 0), |(divisor, greatest), server| {
-            let weight = i64::from(server.weight().get());
+            let weight = server.weight().get();
             (greatest_common_divisor(divisor, weight), weight.max(greatest))
         });
         self.last = None;
-        self.step = divisor.max(1);
-        self.top_weight = greatest - (self.step - 1);
+        self.step = i64::from(divisor).max(1);
+        self.top_weight = i64::from(greatest) - (self.step - 1);
         if self.current_weight > self.top_weight || self.current_weight == 0 {
             self.current_weight = self.top_weight;
         } else if self.step > 1 {
@@ -114,16 +114,10 @@ impl Wrr {
     }
 }
 
-fn greatest_common_divisor(mut a: i64, mut b: i64) -> i64 {
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::{SchedulerKind, tests::Service};
+    use super::super::SchedulerKind;
+    use super::super::tests::{Service, someone};
     use super::*;
 
     fn marks(wrr: &Wrr) -> [i64; 3] {
@@ -217,7 +211,8 @@ mod tests {
                     service.set_weight(rng.u64(1..=length as u64), weight);
                 }
                 let weights: Vec<i64> = service.servers.iter().map(|s| s.weight().get().into()).collect();
-                let chosen = wrr.schedule(&service.servers);
+                let chosen = wrr.schedule(&service.servers, &someone());
+                let chosen = chosen.map(|server| service.position(server.id.0));
                 assert_eq!(chosen, kernel.schedule(&weights), "round {round}, step {step}: {weights:?}");
                 assert_eq!(marks(&wrr), [kernel.cw, mw, di], "round {round}, step {step}: {weights:?}");
                 searches_in_vain += usize::from(chosen.is_none() && mw > 0);

@@ -181,6 +181,7 @@ pub struct RealServer {
     forwarding: AtomicU32,
     tunnel: AtomicU32,
     weight: AtomicU32,
+    last_weight: AtomicU32,
     available: AtomicBool,
     active: AtomicU32,
     total: AtomicU32,
@@ -207,6 +208,7 @@ impl RealServer {
             forwarding: AtomicU32::new(Forwarding::new(forward, None).pack()),
             tunnel: AtomicU32::new(Tunnel::default().pack()),
             weight: AtomicU32::new(weight.get()),
+            last_weight: AtomicU32::new(weight.get()),
             available: AtomicBool::new(true),
             active: AtomicU32::new(0),
             total: AtomicU32::new(0),
@@ -222,8 +224,22 @@ impl RealServer {
         Weight(self.weight.load(Ordering::Relaxed))
     }
 
+    /// The weight as it was before it became 0 (`last_weight`); 0 if it was never another since the server was added.
+    pub fn last_weight(&self) -> Weight {
+        Weight(self.last_weight.load(Ordering::Relaxed))
+    }
+
     /// Changes the weight.
     pub fn set_weight(&self, weight: Weight) {
+        if weight.get() != 0 {
+            self.last_weight.store(weight.get(), Ordering::Relaxed);
+        }
+        self.weight.store(weight.get(), Ordering::Relaxed);
+    }
+
+    /// Gives the weight to a server that comes back, as if it had never had another.
+    pub fn reset_weight(&self, weight: Weight) {
+        self.last_weight.store(weight.get(), Ordering::Relaxed);
         self.weight.store(weight.get(), Ordering::Relaxed);
     }
 

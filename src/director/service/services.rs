@@ -7,7 +7,7 @@ use super::{
 use crate::director::defence::Defence;
 use crate::director::packet::Transport;
 use crate::director::protocol::{Strictness, Timeouts};
-use crate::director::scheduler::{Scheduler, SchedulerKind};
+use crate::director::scheduler::{Arrival, Scheduler, SchedulerFlag, SchedulerKind};
 use crate::director::{ReplySource, TableHasher};
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -103,10 +103,14 @@ impl VirtualService {
         self.servers.iter().position(|s| s.address == server.ip() && s.port == server.port())
     }
 
+    /// What is set for its scheduler.
+    pub fn scheduler_flags(&self) -> impl Iterator<Item = SchedulerFlag> {
+        self.settings.scheduler_flags.of(self.scheduler)
+    }
+
     /// Lets the scheduler choose a server for a new connection.
-    pub fn schedule(&self) -> Option<&Arc<RealServer>> {
-        let chosen = self.core.with_scheduler(|scheduler| scheduler.schedule(&self.servers))?;
-        self.servers.get(chosen)
+    pub fn schedule(&self, arrival: &Arrival<'_>) -> Option<Arc<RealServer>> {
+        self.core.with_scheduler(|scheduler| scheduler.schedule(&self.servers, arrival))
     }
 }
 

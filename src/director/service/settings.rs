@@ -1,8 +1,9 @@
-//! What an operator sets for a virtual service beside its scheduler and its servers (`ip_vs_service.flags`,
+//! What an operator sets for a virtual service beside its scheduler's name and its servers (`ip_vs_service.flags`,
 //! `.timeout`, `.netmask`).
 
 use crate::director::packet::Transport;
 use crate::director::protocol::{Timeouts, call_id};
+use crate::director::scheduler::SchedulerFlags;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -10,6 +11,8 @@ use std::time::Duration;
 /// The settings of a service. The default is what a service has without any.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServiceSettings {
+    /// What is set for its scheduler (`ipvsadm -b`).
+    pub scheduler_flags: SchedulerFlags,
     /// Whether clients stay with their server (`ipvsadm -p`).
     pub persistence: Option<Persistence>,
     /// Whether each datagram is scheduled for itself (`ipvsadm -o`). UDP only.

@@ -32,6 +32,11 @@ macro_rules! tunable_table {
             expire_nodest_conn: Switch = false,
             /// 1: clients do not stay with a server of weight 0.
             expire_quiescent_template: Switch = false,
+            /// After how many seconds lblc forgets the server of an address that nobody has asked for.
+            lblc_expiration: Quantity = 86_400,
+            /// After how many seconds lblcr forgets the servers of an address that nobody has asked for, and takes one
+            /// from those that have not changed.
+            lblcr_expiration: Quantity = 86_400,
             /// 1: a server reached by NAT that sends what belongs to no connection is told so, by ICMP port
             /// unreachable.
             nat_icmp_send: Switch = false,
@@ -189,6 +194,8 @@ mod tests {
             ("drop_packet", 0),
             ("expire_nodest_conn", 0),
             ("expire_quiescent_template", 0),
+            ("lblc_expiration", 86_400),
+            ("lblcr_expiration", 86_400),
             ("nat_icmp_send", 0),
             ("pmtu_disc", 1),
             ("run_estimation", 1),
