@@ -21,6 +21,7 @@
 
 mod complaint;
 pub mod file;
+mod mac;
 mod model;
 mod node;
 mod number;
@@ -33,6 +34,7 @@ pub mod tunables;
 pub mod tunnel;
 
 pub use complaint::{Complaint, Complaints};
+pub use mac::MacAddress;
 pub use model::{
     Config, Key, PathChoice, Protocol, QueueBackend, Queues, SchedulerName, Server, Service, Timeouts,
     UnknownWord,

@@ -9,6 +9,7 @@ use super::file::Object;
 use super::node::{Node, Problem};
 use jsonc_parser::ast::{self, Value};
 use jsonc_parser::common::Ranged;
+use serde::de::DeserializeOwned;
 use serde::de::value::MapDeserializer;
 use serde_path_to_error::Segment;
 use std::collections::HashMap;
@@ -77,6 +78,22 @@ pub(super) fn part<'a, T: Object>(
     let part = value_of(value, key)?;
     part.as_object()?;
     object(part, join(path, key), findings)
+}
+
+/// Reads one value that is no object and no list; nothing if it is wrong.
+pub(super) fn single<T: DeserializeOwned>(
+    value: &Value<'_>,
+    path: String,
+    findings: &mut Findings<'_>,
+) -> Option<T> {
+    match T::deserialize(Node(value)) {
+        Ok(read) => Some(read),
+        Err(problem) => {
+            let message = describe(&problem, value, findings.text());
+            findings.add(value.start(), path, message);
+            None
+        }
+    }
 }
 
 /// Reads one object; nothing if it is none, or if a key that it must have is missing or wrong.

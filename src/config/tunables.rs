@@ -66,10 +66,6 @@ const REFUSED: &[(&[&str], &str)] = &[
         &["backup_only"],
         "this version of nfvs does not synchronise connections, and is no other director's backup",
     ),
-    (
-        &["ignore_tunneled"],
-        "this version of nfvs cannot tell what its host has taken out of a tunnel from what has just arrived",
-    ),
     (&["lblc_expiration", "lblcr_expiration"], "this version of nfvs has no such scheduler"),
     (
         &["snat_reroute"],

@@ -32,6 +32,8 @@ macro_rules! tunable_table {
             expire_nodest_conn: Switch = false,
             /// 1: clients do not stay with a server of weight 0.
             expire_quiescent_template: Switch = false,
+            /// 1: what comes out of tunnels of this host (IP in IP, GRE) is not balanced.
+            ignore_tunneled: Switch = false,
             /// 1: a server reached by NAT that sends what belongs to no connection is told so, by ICMP port
             /// unreachable.
             nat_icmp_send: Switch = false,
@@ -189,6 +191,7 @@ mod tests {
             ("drop_packet", 0),
             ("expire_nodest_conn", 0),
             ("expire_quiescent_template", 0),
+            ("ignore_tunneled", 0),
             ("nat_icmp_send", 0),
             ("pmtu_disc", 1),
             ("run_estimation", 1),
