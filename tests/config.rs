@@ -6,7 +6,7 @@ use nfvs::config::service_keys::{
 };
 use nfvs::config::tunables::{ReuseMode, Tunables};
 use nfvs::config::tunnel::{Tunnel, TunnelChecksum, TunnelPort, TunnelType};
-use nfvs::config::{self, Complaints, Config, Key, LoadError, file};
+use nfvs::config::{self, Complaints, Config, Key, LoadError, MacAddress, file};
 use nfvs::director::scheduler::SchedulerKind;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -351,6 +351,7 @@ fn any_file() -> impl Strategy<Value = file::File> {
             },
             tunables: Tunables { conn_reuse_mode: ReuseMode::new(time % 4).unwrap(), ..Tunables::default() },
             answer_ping: flag,
+            peers: flag.then(|| MacAddress::new("02:00:00:00:00:09").unwrap()).into_iter().collect(),
         }
     })
 }

@@ -250,6 +250,46 @@ fn a_real_servers_port_unreachable_reaches_the_client() {
 }
 
 #[test]
+fn without_a_route_to_the_server_the_client_is_told() {
+    for vip in VIPS {
+        let lab = up("no-route", vip);
+        for (address, url, server, filter) in [
+            ("10.0.0.100", "http://10.0.0.100:81", "10.99.0.1", "icmp[0] == 3"),
+            ("fd00::100", "http://[fd00::100]:81", "fd99::1", "icmp6 and ip6[40] == 1"),
+        ] {
+            let service = json!({
+                "protocol": "tcp", "address": address, "port": 81,
+                "servers": [{ "address": server, "port": 81 }],
+            });
+            lab.request(&json!({ "command": "add-service", "service": service }));
+            lab.run("director", &["ip", "route", "add", "unreachable", server]);
+            let errors = lab.capture("c1", filter);
+            let said = lab.try_run("c1", &["curl", "-sS", "--max-time", "10", url]);
+            const NO_CONNECTION: i32 = 7;
+            assert_eq!(said.status.code(), Some(NO_CONNECTION), "VIP {vip}, {url}: {said:?}");
+            let seen = errors.wait_for("unreachable");
+            assert!(seen.contains(address) && !seen.contains(server), "VIP {vip}: {seen}");
+        }
+    }
+}
+
+#[test]
+fn nothing_leaves_that_comes_from_the_loopback_network() {
+    for vip in VIPS {
+        let lab = up("loopback", vip);
+        let captures = ["s1", "s2", "s3"].map(|server| lab.capture(server, "host 127.0.0.1"));
+        // One for each server.
+        for _ in 0..3 {
+            let curl = ["curl", "-sS", "--max-time", "0.5", "--interface", "127.0.0.1", URLS[0]];
+            assert!(!lab.try_run("director", &curl).status.success(), "VIP {vip}");
+        }
+        for capture in captures {
+            assert_eq!(capture.text(), "", "VIP {vip}");
+        }
+    }
+}
+
+#[test]
 fn a_service_without_servers_is_answered_port_unreachable_over_tcp_too() {
     let lab = up("no-server", "none");
     for (address, url) in [("10.0.0.100", "http://10.0.0.100:88/"), ("fd00::100", "http://[fd00::100]:88/")] {

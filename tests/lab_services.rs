@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::lab::{Lab, tally, text};
+use common::lab::{Lab, tally, text, wait_for};
 use serde_json::{Value, json};
 
 const WEB: [(&str, &str, [&str; 3]); 2] = [
@@ -186,13 +186,25 @@ fn with_cache_bypass_marked_packets_go_past_servers_that_are_not_there() {
         for node in ["c1", "director"] {
             assert_eq!(answers(&lab, node, url, 5), [("s1".to_owned(), 5)], "{node}");
         }
+        // A program of the director's gets what is addressed to it, too.
+        let (bind, own, kind) =
+            if family(address) == "ipv4" { ("TCP4", "10.0.1.1", "ip") } else { ("TCP6", "fd00:1::1", "ip6") };
+        let mark =
+            format!("nft insert rule inet marks choose {kind} daddr {own} tcp dport 8081 meta mark set 5");
+        lab.shell("director", &mark);
+        let at = if family(address) == "ipv4" { own.to_owned() } else { format!("[{own}]") };
+        let listen = format!("{bind}-LISTEN:8081,bind={at},reuseaddr");
+        let _program = lab.spawn("director", &["socat", "-u", "OPEN:/proc/version", &listen]);
+        wait_for("the program", || !lab.run("director", &["ss", "-Hltn", "sport = :8081"]).is_empty());
+        let read = lab.run("c1", &["socat", "-u", &format!("{bind}:{at}:8081"), "-"]);
+        assert!(read.starts_with("Linux version"), "{read}");
         let server = json!({ "address": server, "port": 8080, "weight": 1 });
         lab.request(&json!({ "command": "edit-server", "service": service, "server": server }));
         assert_eq!(answers(&lab, "c1", url, 5), [("s2".to_owned(), 5)]);
         let shown = lab.show("connections");
         let passed: Vec<_> =
             shown.as_array().unwrap().iter().filter(|entry| entry["server"] == nobody).collect();
-        assert_eq!(passed.len(), 10, "{shown}");
+        assert_eq!(passed.len(), 11, "{shown}");
         for entry in passed {
             assert_eq!([&entry["forward"], &entry["flags"]], ["bypass", "0x0004"], "{entry}");
         }
@@ -212,7 +224,7 @@ fn questions_from_one_port_go_to_servers_in_turn_with_one_packet() {
         let one = answers_from_one_port(&lab, vip, 12);
         assert_eq!((one.len(), one[0].1), (1, 12), "{one:?}");
         edit(&lab, key("udp", vip, 53), &json!({ "one_packet": true }));
-        common::lab::wait_for("the connection's end", || lab.show("connections") == json!([]));
+        wait_for("the connection's end", || lab.show("connections") == json!([]));
         assert_eq!(
             answers_from_one_port(&lab, vip, 300).iter().map(|(_, n)| *n).collect::<Vec<_>>(),
             [100; 3]

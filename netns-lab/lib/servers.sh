@@ -89,11 +89,30 @@ CONF
     wait_ready "vsftpd-$node" listens "$node" tcp "$port"
 }
 
-# decapsulate NODE PORT: takes packets out of tunnels, those of GUE on the UDP port. They arrive on the device `tunnel`.
+# decapsulate NODE PORT: takes packets out of tunnels, those of GUE on the UDP port. They arrive on the device `tunnel`;
+# with LAB_TUNNELS=kernel, on the kernel's own, which do not take GRE with checksums.
 decapsulate() {
     local node=$1 port=$2
+    if [[ ${LAB_TUNNELS:-} == kernel ]]; then
+        kernel_tunnels "$node" "$port"
+        return
+    fi
     start "decapsulate-$node" "$node" perl "$lab_home/lib/decapsulate" tunnel "$port"
     wait_ready "decapsulate-$node" listens "$node" udp "$port"
+}
+
+# The devices that every namespace has when the modules are there; GUE leads to them.
+kernel_tunnels() {
+    local namespace device
+    namespace=$(namespace "$1")
+    modprobe -a ipip sit ip6_tunnel ip_gre ip6_gre fou fou6 || die "this kernel has no tunnels; the VM's has: lab vm"
+    ip netns exec "$namespace" ip -6 tunnel change ip6tnl0 mode any
+    for device in tunl0 sit0 ip6tnl0 gre0 ip6gre0; do
+        ip -n "$namespace" link set "$device" up
+        ip netns exec "$namespace" sysctl -qw "net.ipv4.conf.$device.rp_filter=0"
+    done
+    ip netns exec "$namespace" ip fou add port "$2" gue
+    ip netns exec "$namespace" ip -6 fou add port "$2" gue
 }
 
 # serve_iperf3 NODE PORT: throughput.

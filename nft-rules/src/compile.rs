@@ -23,6 +23,7 @@ const REG: u32 = libc::NFT_REG32_00 as u32;
 /// Where the input of a hash stands: the sixteen bytes behind `REG` and three more.
 const HASH_REG: u32 = REG + 4;
 
+const LINK: u32 = libc::NFT_PAYLOAD_LL_HEADER as u32;
 const NETWORK: u32 = libc::NFT_PAYLOAD_NETWORK_HEADER as u32;
 const TRANSPORT: u32 = libc::NFT_PAYLOAD_TRANSPORT_HEADER as u32;
 
@@ -194,6 +195,13 @@ fn expressions(statement: Statement, family: Family) -> Vec<Expr> {
         Statement::ClearMarkId => {
             vec![meta(libc::NFT_META_MARK, REG), bitwise(&(!MARK_MASK).to_ne_bytes(), &[0; 4]), set_mark()]
         }
+        Statement::MarkWith(mark) => {
+            vec![
+                meta(libc::NFT_META_MARK, REG),
+                bitwise(&(!MARK_MASK).to_ne_bytes(), &mark.to_ne_bytes()),
+                set_mark(),
+            ]
+        }
         Statement::SetTtl => match family {
             // Checksums go by 16 bits, so the protocol beside it is read and written too.
             Family::Ip4 => vec![
@@ -276,6 +284,7 @@ fn registers(field: Field, family: Family) -> u32 {
         | Field::DestinationPort
         | Field::MarkId
         | Field::OperatorMark => 1,
+        Field::SourceEther => 2,
         _ => family.address_len() / 4,
     }
 }
@@ -295,6 +304,13 @@ fn load(field: Field, family: Family, register: u32) -> Vec<Expr> {
         Field::MarkId => {
             let mask = MARK_MASK.to_ne_bytes();
             return vec![meta(libc::NFT_META_MARK, register), bitwise_in(register, &mask, &[0; 4])];
+        }
+        Field::SourceEther => {
+            return vec![
+                meta(libc::NFT_META_IIFTYPE, register),
+                compare(libc::NFT_CMP_EQ, libc::ARPHRD_ETHER.to_ne_bytes()),
+                payload(LINK, 6, 6, register),
+            ];
         }
         Field::OperatorMark => {
             return vec![meta(libc::NFT_META_MARK, register), bitwise(&(!MARK_MASK).to_ne_bytes(), &[0; 4])];

@@ -89,6 +89,9 @@ pub struct Elements {
 /// What a service by mark may consist of: TCP, UDP and SCTP.
 const MARKED_PROTOCOLS: [u8; 3] = [6, 17, 132];
 
+/// The protocol numbers of IPv4, IPv6 and GRE in IP.
+const TUNNELS: [u8; 3] = [4, 41, 47];
+
 /// Keys and values (empty in a set that is no map) in the kernel's layout.
 pub(crate) type SetElements = BTreeMap<Box<[u8]>, Box<[u8]>>;
 
@@ -128,6 +131,30 @@ impl Elements {
     pub fn with_marked(mut self, services: impl IntoIterator<Item = Marked>) -> Self {
         for service in services {
             self.add_marked(&service);
+        }
+        self
+    }
+
+    /// These elements and the interfaces of other directors, by their Ethernet addresses: packets that come from them to
+    /// a VIP of this host are delivered as if nobody balanced, and to another are refused.
+    #[must_use]
+    pub fn with_peers(mut self, peers: impl IntoIterator<Item = [u8; 6]>) -> Self {
+        for peer in peers {
+            for family in Family::ALL {
+                self.set_of(family, &sets::PEERS).insert(peer.into(), [].into());
+            }
+        }
+        self
+    }
+
+    /// These elements and those by which packets out of tunnels of this host (IP in IP, GRE) are not balanced
+    /// (`ignore_tunneled`).
+    #[must_use]
+    pub fn ignoring_tunnels(mut self) -> Self {
+        for protocol in TUNNELS {
+            for family in Family::ALL {
+                self.set_of(family, &sets::IGNORED_TUNNELS).insert([protocol].into(), [].into());
+            }
         }
         self
     }

@@ -57,7 +57,8 @@ mod transaction;
 pub use elements::{Changes, Elements, Endpoint, Marked};
 pub use error::{Error, Options};
 pub use plan::{
-    ASK_AGAIN, MARK_MASK, PacketCopy, QueueClass, QueuePlan, QueueTarget, REFUSE_NO_SERVER, SourceId, UNTRACK,
+    ASK_AGAIN, MARK_MASK, PASS_BY, PacketCopy, QueueClass, QueuePlan, QueueTarget, REFUSE_NO_SERVER,
+    SourceId, UNTRACK,
 };
 pub use probe::{probe, probe_direct_routing};
 pub use steering::{Steering, TABLE};

@@ -31,6 +31,10 @@ pub const ASK_AGAIN: u32 = 0xfffe_0000;
 /// anybody), or one that the daemon itself sends.
 pub const UNTRACK: u32 = 0xfffd_0000;
 
+/// The mark, within [`MARK_MASK`], of a packet to a VIP that is not ours to balance: another director has done so, or it
+/// has come out of a tunnel that is to be left alone.
+pub const PASS_BY: u32 = 0xfffc_0000;
+
 /// A number on the packet mark that names the virtual side of a packet, which the kernel writes when the packet
 /// leaves (POSTROUTING) or is delivered (INPUT).
 ///
@@ -46,10 +50,10 @@ pub struct SourceId(u16);
 impl SourceId {
     /// The lowest number.
     pub const MIN: SourceId = SourceId(1);
-    /// The highest number; those above it are [`UNTRACK`], [`ASK_AGAIN`] and [`REFUSE_NO_SERVER`].
-    pub const MAX: SourceId = SourceId(65_532);
+    /// The highest number; those above it are [`PASS_BY`], [`UNTRACK`], [`ASK_AGAIN`] and [`REFUSE_NO_SERVER`].
+    pub const MAX: SourceId = SourceId(65_531);
 
-    /// The source with this number, `None` outside 1 to 65532.
+    /// The source with this number, `None` outside 1 to 65531.
     pub fn new(number: u16) -> Option<Self> {
         (Self::MIN.0..=Self::MAX.0).contains(&number).then_some(SourceId(number))
     }
@@ -245,7 +249,7 @@ mod tests {
     fn marks_name_sources_and_nothing_else() {
         assert_eq!(SourceId::new(0), None);
         assert_eq!(SourceId::new(0xffff), None);
-        for special in [REFUSE_NO_SERVER, ASK_AGAIN, UNTRACK] {
+        for special in [REFUSE_NO_SERVER, ASK_AGAIN, UNTRACK, PASS_BY] {
             assert_eq!(SourceId::from_mark(special | 5), None);
         }
         assert_eq!(SourceId::from_mark(0x1234), None);

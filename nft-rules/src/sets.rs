@@ -14,6 +14,7 @@ pub(crate) enum Column {
     Protocol,
     Port,
     Mark,
+    EtherAddress,
 }
 
 impl Column {
@@ -25,6 +26,7 @@ impl Column {
             (Column::Protocol, _) => 12,
             (Column::Port, _) => 13,
             (Column::Mark, _) => 19,
+            (Column::EtherAddress, _) => 9,
         }
     }
 
@@ -35,6 +37,7 @@ impl Column {
             Column::Protocol => 1,
             Column::Port => 2,
             Column::Mark => 4,
+            Column::EtherAddress => 6,
         }
     }
 
@@ -45,6 +48,7 @@ impl Column {
             (Column::Protocol, _) => "inet_proto",
             (Column::Port, _) => "inet_service",
             (Column::Mark, _) => "mark",
+            (Column::EtherAddress, _) => "ether_addr",
         }
     }
 
@@ -55,6 +59,10 @@ impl Column {
             Column::Protocol => protocol_name(bytes[0]),
             Column::Port => u16::from_be_bytes([bytes[0], bytes[1]]).to_string(),
             Column::Mark => format!("{:#010x}", u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])),
+            Column::EtherAddress => {
+                let bytes: Vec<String> = bytes[..6].iter().map(|byte| format!("{byte:02x}")).collect();
+                bytes.join(":")
+            }
         }
     }
 }
@@ -137,8 +145,13 @@ const ADDRESS_PROTOCOL: &[Column] = &[Column::Address, Column::Protocol];
 const ADDRESS_PROTOCOL_PORT: &[Column] = &[Column::Address, Column::Protocol, Column::Port];
 const MARK: &[Column] = &[Column::Mark];
 const PROTOCOL: &[Column] = &[Column::Protocol];
+const ETHER_ADDRESS: &[Column] = &[Column::EtherAddress];
 const ADDRESS_MARK: &[Column] = &[Column::Address, Column::Mark];
 
+/// The interfaces of other directors, which may have this one for a server.
+pub(crate) static PEERS: Set = Set::new("peers", ETHER_ADDRESS);
+/// The protocols of tunnels out of which nothing is balanced.
+pub(crate) static IGNORED_TUNNELS: Set = Set::new("ignored_tunnels", PROTOCOL);
 /// The operator's marks that have a service.
 pub(crate) static FWMARKS: Set = Set::new("fwmarks", MARK);
 /// ICMP, while there is a service by mark: its errors may be about any address.
@@ -195,7 +208,9 @@ pub(crate) static ROUTE_SERVERS: Set = Set::map("route_servers", ADDRESS_MARK, C
 pub(crate) static ROUTE_VIPS: Set = Set::map("route_vips", ADDRESS_MARK, Column::Address);
 
 /// Every set of a table. The position is the index in [`Elements`](crate::Elements).
-pub(crate) static ALL: [&Set; 26] = [
+pub(crate) static ALL: [&Set; 28] = [
+    &PEERS,
+    &IGNORED_TUNNELS,
     &FWMARKS,
     &ERRORS_ABOUT_ANY,
     &FTP_DATA,

@@ -94,6 +94,8 @@ pub(crate) enum Field {
     MarkId,
     /// The operator's half of the mark.
     OperatorMark,
+    /// The Ethernet address of the interface that has sent the packet over its last link.
+    SourceEther,
 }
 
 impl Field {
@@ -141,6 +143,7 @@ impl Field {
             }
             Field::MarkId => format!("meta mark & {MARK_MASK:#010x}"),
             Field::OperatorMark => format!("meta mark & {:#010x}", !MARK_MASK),
+            Field::SourceEther => "ether saddr".into(),
         }
     }
 }
@@ -237,6 +240,8 @@ pub(crate) enum Statement {
     ClearMark,
     /// Our half of the mark := 0.
     ClearMarkId,
+    /// Our half of the mark := this.
+    MarkWith(u32),
     /// An address := what itself and the mark name in the map.
     Exchange(Field, &'static Set),
     /// The fragment field of an IPv4 header (flags and offset) is this.
@@ -336,6 +341,9 @@ impl Statement {
             Statement::SetFragmentField(value) => format!("ip frag-off set {value:#06x}"),
             Statement::DupToDestination => format!("dup to {family} daddr"),
             Statement::ClearMarkId => format!("meta mark set meta mark & {:#010x}", !MARK_MASK),
+            Statement::MarkWith(mark) => {
+                format!("meta mark set meta mark & {:#010x} | {mark:#010x}", !MARK_MASK)
+            }
             Statement::SetTtl => match family {
                 Family::Ip4 => format!("ip ttl set {ANSWER_TTL}"),
                 Family::Ip6 => format!("ip6 hoplimit set {ANSWER_TTL}"),

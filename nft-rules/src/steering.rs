@@ -7,7 +7,7 @@ use std::fmt;
 
 pub(crate) use crate::statement::Family;
 use crate::{
-    ASK_AGAIN, QueueClass, QueuePlan, QueueTarget, REFUSE_NO_SERVER, UNTRACK,
+    ASK_AGAIN, PASS_BY, QueueClass, QueuePlan, QueueTarget, REFUSE_NO_SERVER, UNTRACK,
     sets::{self, Set},
     statement::{
         Client, Field,
@@ -97,6 +97,7 @@ const MARK_ID: &[Field] = &[Field::MarkId];
 const OPERATOR_MARK: &[Field] = &[Field::OperatorMark];
 const PROTOCOL: &[Field] = &[Field::Protocol];
 const FROM: &[Field] = &[Field::SourceAddress];
+const FROM_ETHER: &[Field] = &[Field::SourceEther];
 const TO_MARK_ID: &[Field] = &[Field::DestinationAddress, Field::MarkId];
 
 /// Where FTP's data connections go: its own port for them, or one that the server has chosen.
@@ -161,9 +162,21 @@ impl Steering {
                 request(TO_PROTOCOL, &sets::ROUTED_SERVICES_ANY_PORT, &sets::TUNNELLED_SERVICES_ANY_PORT),
             ),
             chain("virtual_icmp", virtual_icmp(family)),
+            // Balanced already: this host is the server that was chosen, and a VIP that it does not have is a mistake.
+            chain("from_peer", vec![vec![ToThisHost, MarkWith(PASS_BY), Accept], vec![Goto("refuse")]]),
             chain(
                 "virtual",
-                to_vip("virtual_icmp", ["request", "request_any_port"], Goto("reply"), ftp_data(), hairpin()),
+                [
+                    vec![vec![In(FROM_ETHER, &sets::PEERS), Goto("from_peer")]],
+                    to_vip(
+                        "virtual_icmp",
+                        ["request", "request_any_port"],
+                        Goto("reply"),
+                        ftp_data(),
+                        hairpin(),
+                    ),
+                ]
+                .concat(),
             ),
             chain("about_server", about_server(family)),
             chain("to_server", to_server(family)),
@@ -206,6 +219,7 @@ impl Steering {
                     vec![MarkedWith(ASK_AGAIN), Notrack, Accept],
                     vec![MarkedWith(UNTRACK), Notrack, ClearMarkId, Accept],
                     vec![MarkedWith(REFUSE_NO_SERVER), Counter, PortUnreachable],
+                    vec![MarkedWith(PASS_BY), ClearMarkId, Accept],
                     vec![In(TO, &sets::VIPS), Goto("leftover")],
                 ],
             ),
@@ -477,7 +491,14 @@ fn base_chains(family: Family) -> Vec<Chain> {
             "prerouting",
             Hook::Prerouting,
             RAW,
-            vec![from_loopback.clone(), to_marked.clone(), to_vip.clone(), other.clone()],
+            vec![
+                from_loopback.clone(),
+                // Out of a tunnel of this host: it has the mark of the packet that it was in.
+                vec![MarkedWith(PASS_BY), Accept],
+                to_marked.clone(),
+                to_vip.clone(),
+                other.clone(),
+            ],
         ),
         base(
             "prerouting_after",
@@ -511,7 +532,13 @@ fn base_chains(family: Family) -> Vec<Chain> {
             AFTER_RAW,
             vec![vec![MarkedWith(UNTRACK), Untracked, Accept], given_route("route_out"), vec![Goto("after")]],
         ),
-        base("input", Hook::Input, MANGLE, late.clone()),
+        base(
+            "input",
+            Hook::Input,
+            MANGLE,
+            [vec![vec![In(PROTOCOL, &sets::IGNORED_TUNNELS), MarkWith(PASS_BY), Accept]], late.clone()]
+                .concat(),
+        ),
         base("postrouting", Hook::Postrouting, MANGLE, [within, late].concat()),
     ]
 }

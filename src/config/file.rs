@@ -4,6 +4,7 @@
 //! their comments) the descriptions in the [schema](super::schema). What depends on several values is
 //! checked later, by `rules`.
 
+use super::mac::MacAddress;
 use super::model::{PathChoice, Protocol, QueueBackend};
 use super::number::number;
 use super::scheduler_words::{SchedulerFlag, SchedulerName};
@@ -55,6 +56,10 @@ pub struct File {
     /// Whether ICMP echo requests (ping) to virtual addresses are answered.
     #[serde(default = "yes")]
     pub answer_ping: bool,
+    /// The Ethernet addresses of other directors that have this machine among their servers: what comes from them to a
+    /// virtual address is not balanced again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<MacAddress>,
 }
 
 impl Object for File {

@@ -21,6 +21,7 @@
 
 mod complaint;
 pub mod file;
+mod mac;
 mod model;
 mod node;
 mod number;
@@ -34,6 +35,7 @@ pub mod tunables;
 pub mod tunnel;
 
 pub use complaint::{Complaint, Complaints};
+pub use mac::MacAddress;
 pub use model::{
     Config, Key, PathChoice, Protocol, QueueBackend, Queues, Server, Service, Timeouts, UnknownWord,
 };

@@ -1,5 +1,6 @@
 //! A checked configuration: whatever a [`Config`] says is possible and consistent.
 
+use super::mac::MacAddress;
 use crate::director::scheduler::SchedulerKind;
 use crate::director::service::{
     Family, ForwardMethod, Fwmark, ServiceSettings, Thresholds, Tunables, Tunnel, Weight,
@@ -28,6 +29,8 @@ pub struct Config {
     pub tunables: Tunables,
     /// Whether an ICMP echo request to a virtual address is answered.
     pub answer_ping: bool,
+    /// The Ethernet addresses of other directors, from which comes what is balanced already.
+    pub peers: Vec<MacAddress>,
 }
 
 impl Config {

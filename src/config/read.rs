@@ -96,6 +96,22 @@ pub(super) fn part<'a, T: Object>(
     object(part, join(path, key), findings)
 }
 
+/// Reads one value that is no object and no list; nothing if it is wrong.
+pub(super) fn single<T: DeserializeOwned>(
+    value: &Value<'_>,
+    path: String,
+    findings: &mut Findings<'_>,
+) -> Option<T> {
+    match T::deserialize(Node(value)) {
+        Ok(read) => Some(read),
+        Err(problem) => {
+            let message = describe(&problem, value, findings.text());
+            findings.add(value.start(), path, message);
+            None
+        }
+    }
+}
+
 /// Reads one object; nothing if it is none, or if a key that it must have is missing or wrong.
 pub(super) fn object<'a, T: Object>(
     value: &'a Value<'a>,

@@ -27,6 +27,9 @@ pub(super) fn config(root: &Value<'_>, findings: &mut Findings<'_>) -> Config {
     let services = read::elements(root, "", "services")
         .filter_map(|(path, value)| service(value, path, &mut known, findings))
         .collect();
+    let peers = read::elements(root, "", "peers")
+        .filter_map(|(path, value)| read::single(value, path, findings))
+        .collect();
     Config {
         services,
         timeouts: Timeouts {
@@ -38,6 +41,7 @@ pub(super) fn config(root: &Value<'_>, findings: &mut Findings<'_>) -> Config {
         queues: check_queues(queues.as_ref(), findings),
         tunables: tunables.into(),
         answer_ping: file.is_none_or(|read| read.written.answer_ping),
+        peers,
     }
 }
 

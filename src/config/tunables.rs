@@ -67,10 +67,6 @@ const REFUSED: &[(&[&str], &str)] = &[
         "this version of nfvs does not synchronise connections, and is no other director's backup",
     ),
     (
-        &["ignore_tunneled"],
-        "this version of nfvs cannot tell what its host has taken out of a tunnel from what has just arrived",
-    ),
-    (
         &["snat_reroute"],
         "nfvs sets the source of a reply behind routing, and routes it once, as the server's packet",
     ),

@@ -109,7 +109,7 @@ pub struct Reloaded {
     pub removed: usize,
     /// Services that were changed: name, scheduler, settings or servers.
     pub changed: usize,
-    /// Other keys of the file whose values have changed: `timeouts`, `tunables`, `answer_ping`.
+    /// Other keys of the file whose values have changed: `timeouts`, `tunables`, `answer_ping`, `peers`.
     pub settings: Vec<String>,
 }
 

@@ -8,19 +8,17 @@ use super::api::{
 use super::clock::Clock;
 use super::queue::{QueueCounters, read_counters};
 use super::settled::Settled;
+use super::steering::{self, SteeringWishes};
 use super::worker::Worker;
 use super::{difference, preflight, translate};
 use crate::config::Config;
-use crate::director::service::{
-    Family, Rates, RealServer, ServiceKey, Services, StatsSnapshot, VirtualService,
-};
-use crate::director::{Command, Director, DropReason, ServerSpec, SteeredService, Time};
+use crate::director::service::{Rates, RealServer, Services, StatsSnapshot, VirtualService};
+use crate::director::{Command, Director, DropReason, ServerSpec, Time};
 use anyhow::{Context, bail};
-use nft_rules::{Elements, Endpoint, Marked, QueueClass, SourceId, Tables};
+use nft_rules::{Elements, QueueClass, Tables};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -44,7 +42,7 @@ pub(super) struct ServedQueue {
 pub(super) struct Control {
     director: Arc<Director>,
     tables: Tables,
-    answer_ping: bool,
+    wishes: SteeringWishes,
     settled: Settled,
     clock: Clock,
     queues: Vec<ServedQueue>,
@@ -55,12 +53,12 @@ impl Control {
     pub(super) fn new(
         director: Arc<Director>,
         tables: Tables,
-        answer_ping: bool,
+        wishes: SteeringWishes,
         settled: Settled,
         clock: Clock,
         queues: Vec<ServedQueue>,
     ) -> Control {
-        Control { director, tables, answer_ping, settled, clock, queues }
+        Control { director, tables, wishes, settled, clock, queues }
     }
 
     /// The director.
@@ -107,7 +105,7 @@ impl Control {
             Request::Zero { service } => self.zero(service.as_ref()).map(|()| Value::Null),
             Request::ShowConnections {} | Request::Reload {} => Ok(Value::Null),
             change => translate::commands(change, &self.director.services())
-                .and_then(|commands| self.apply(&commands, self.answer_ping))
+                .and_then(|commands| self.apply(&commands, self.wishes.clone()))
                 .map(|()| Value::Null),
         };
         reply(answered)
@@ -120,19 +118,20 @@ impl Control {
     /// As [`apply`](Self::apply).
     pub(super) fn reload(&mut self, config: &Config) -> anyhow::Result<Reloaded> {
         let commands = difference::commands(&self.director.services(), config);
-        let summary = difference::summary(&commands, config.answer_ping != self.answer_ping);
-        self.apply(&commands, config.answer_ping)?;
+        let wishes = SteeringWishes::from(config);
+        let summary = difference::summary(&commands, &self.wishes.changes(&wishes));
+        self.apply(&commands, wishes)?;
         Ok(summary)
     }
 
-    /// Carries out all commands, and answers pings or not, or does nothing at all.
+    /// Carries out all commands, and steers by these wishes, or does nothing at all.
     ///
     /// Steering changes first: a service that is being added is refused a moment longer, and one that is being
     /// removed is refused a moment earlier, but no reply ever leaves with a server's address.
     ///
     /// # Errors
     /// The first command that is not possible, or what the kernel refused. Nothing has changed then.
-    fn apply(&mut self, commands: &[Command], answer_ping: bool) -> anyhow::Result<()> {
+    fn apply(&mut self, commands: &[Command], wishes: SteeringWishes) -> anyhow::Result<()> {
         let servers = commands.iter().flat_map(translate::servers);
         preflight::check_servers(&servers.clone().map(|server| (server.address.ip(), server.forward)))?;
         let routed = |server: &&ServerSpec| server.forward.is_routed();
@@ -142,11 +141,16 @@ impl Control {
         }
         let plan = self.director.plan(commands)?;
         self.tables
-            .update(elements(&plan.steering(), answer_ping))
+            .update(wishes.elements(&plan.steering(), plan.tunables()))
             .context("the steering rules could not be changed")?;
         self.director.commit(plan);
-        self.answer_ping = answer_ping;
+        self.wishes = wishes;
         Ok(())
+    }
+
+    /// What the tables have to hold as it is.
+    fn elements(&self) -> Elements {
+        self.wishes.elements(&self.director.steering(), &self.director.services().tunables)
     }
 
     /// What has to be done now and then: ends connections, defends the table, estimates rates, forgets servers removed
@@ -161,7 +165,7 @@ impl Control {
         self.director.maintain_schedulers(now);
         self.director.estimate(now);
         if self.director.empty_trash(now)
-            && let Err(error) = self.tables.update(elements(&self.director.steering(), self.answer_ping))
+            && let Err(error) = self.tables.update(self.elements())
         {
             tracing::warn!(%error, "the steering of removed servers could not be cleaned up");
         }
@@ -187,7 +191,7 @@ impl Control {
             service.accepts = false;
             service.servers.clear();
         }
-        if let Err(error) = self.tables.update(elements(&silent, false)) {
+        if let Err(error) = self.tables.update(steering::services(&silent, false)) {
             tracing::warn!(%error, "the replies that wait in the queues leave with their servers' addresses");
             // Queues that are still steered to might never be empty.
             self.tables.remove().context("the steering rules could not be removed")?;
@@ -281,44 +285,6 @@ impl Control {
             })
             .collect()
     }
-}
-
-/// What the tables have to hold for these services.
-pub(super) fn elements(steered: &[SteeredService], answer_ping: bool) -> Elements {
-    let any = |port: u16| (port != 0).then_some(port);
-    let endpoints = steered.iter().filter_map(|service| {
-        let ServiceKey::Endpoint { transport, address, port } = service.key else { return None };
-        Some(Endpoint {
-            address,
-            protocol: transport.number(),
-            port: any(port),
-            source: SourceId::new(service.source.0).expect("the director counts sources as the rules do"),
-            servers: service.servers.iter().map(|server| (server.ip(), any(server.port()))).collect(),
-            routes: service
-                .routes
-                .iter()
-                .map(|&(server, route)| {
-                    (server, SourceId::new(route.0).expect("the director counts routes as the rules do"))
-                })
-                .collect(),
-            tunnels: service.tunnels.clone(),
-            accepts: service.accepts,
-            answers_ping: answer_ping,
-            ftp_data: service.ftp_data,
-            reads_payload: service.reads_payload,
-        })
-    });
-    let marked = steered.iter().filter_map(|service| {
-        let ServiceKey::Mark { mark, family } = service.key else { return None };
-        Some(Marked {
-            mark: mark.get(),
-            ipv6: family == Family::V6,
-            servers: service.servers.iter().map(SocketAddr::ip).collect(),
-            tunnels: service.tunnels.clone(),
-            accepts: service.accepts,
-        })
-    });
-    Elements::from_endpoints(endpoints).with_marked(marked)
 }
 
 /// The last line of a reply.

@@ -83,8 +83,8 @@ fn service_changes(service: &VirtualService, spec: &ServiceSpec) -> Vec<Command>
     commands
 }
 
-/// What `commands` come to, and whether `answer_ping` changes beside them.
-pub(super) fn summary(commands: &[Command], answer_ping: bool) -> Reloaded {
+/// What `commands` come to, and the keys of what changes beside them.
+pub(super) fn summary(commands: &[Command], beside: &[&str]) -> Reloaded {
     let (mut added, mut removed) = (0, 0);
     let mut changed = BTreeSet::new();
     let mut settings = Vec::new();
@@ -103,9 +103,7 @@ pub(super) fn summary(commands: &[Command], answer_ping: bool) -> Reloaded {
             Command::SetTunables(_) => settings.push("tunables".to_owned()),
         }
     }
-    if answer_ping {
-        settings.push("answer_ping".to_owned());
-    }
+    settings.extend(beside.iter().map(|&key| key.to_owned()));
     Reloaded { added, removed, changed: changed.len(), settings }
 }
 

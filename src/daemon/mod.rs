@@ -17,6 +17,7 @@ pub mod queue;
 mod reload;
 mod service_manager;
 mod settled;
+mod steering;
 mod translate;
 mod tunnel;
 mod worker;
@@ -25,7 +26,7 @@ use crate::config::{self, Config};
 use crate::director::{Director, Limits};
 use anyhow::Context;
 use clock::Clock;
-use control::{Control, ServedQueue, elements};
+use control::{Control, ServedQueue};
 use control_socket::ControlSocket;
 use netns::{NamedNamespace, NamespaceLock};
 use nft_rules::{PacketCopy, Steering, Tables};
@@ -37,6 +38,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
+use steering::SteeringWishes;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 use worker::Worker;
@@ -152,7 +154,8 @@ fn start(config: &Config) -> anyhow::Result<Control> {
         seed().context("the system gives no random numbers")?,
     ));
     let plan = director.plan(&translate::config_commands(config))?;
-    let wanted = elements(&plan.steering(), config.answer_ping);
+    let wishes = SteeringWishes::from(config);
+    let wanted = wishes.elements(&plan.steering(), plan.tunables());
     director.commit(plan);
 
     let target = nft_rules::probe()?;
@@ -182,7 +185,7 @@ fn start(config: &Config) -> anyhow::Result<Control> {
         tracing::warn!("replaced the rules of a daemon that had not ended in good order");
     }
     tracing::info!(steering = %target, queues = served.len(), backend = %settled.backend, "steering");
-    Ok(Control::new(director, tables, config.answer_ping, settled, clock, served))
+    Ok(Control::new(director, tables, wishes, settled, clock, served))
 }
 
 /// A number nobody outside can guess.

@@ -190,6 +190,11 @@ impl Plan {
         steering(&self.services, &self.state, |server| self.forwarding_of(server))
     }
 
+    /// The tunables as they are once the plan is committed.
+    pub fn tunables(&self) -> &Tunables {
+        &self.services.tunables
+    }
+
     /// Takes notice of all numbers that are in use.
     fn note_marks(&mut self) {
         let Plan { services, state, marks, .. } = self;

@@ -73,9 +73,7 @@ impl Director {
             Parsed::IcmpError(error) => {
                 self.handle_icmp_error(now, &services, (meta.hook, meta.mark), &mut packet, &error)
             }
-            Parsed::Other => {
-                Ok(self.handle_tunnelled_error(now, &services, &mut packet).unwrap_or(Verdict::Accept))
-            }
+            Parsed::Other => Ok(self.handle_tunnelled_error(now, &mut packet).unwrap_or(Verdict::Accept)),
         });
         decided.unwrap_or_else(|reason| {
             self.note_drop(reason);
@@ -395,7 +393,7 @@ impl Director {
             Hook::Output => self.handle_error_about_routed(now, services, packet, error)?,
             Hook::Prerouting | Hook::Late => None,
         };
-        match routed.or_else(|| self.handle_tunnelled_error(now, services, packet)) {
+        match routed.or_else(|| self.handle_tunnelled_error(now, packet)) {
             Some(verdict) => Ok(verdict),
             None => self.schedule_error(now, services, mark, packet, error),
         }

@@ -166,15 +166,7 @@ impl Director {
 
     /// An ICMP error about a packet that was sent through a tunnel: the client is told of it, and the kernel, which
     /// learns the MTU of the path from it, gets it as well.
-    pub(super) fn handle_tunnelled_error(
-        &self,
-        now: Time,
-        services: &Services,
-        packet: &mut Packet<'_>,
-    ) -> Option<Verdict> {
-        if !services.has_tunnels() {
-            return None;
-        }
+    pub(super) fn handle_tunnelled_error(&self, now: Time, packet: &mut Packet<'_>) -> Option<Verdict> {
         let error = packet.tunnelled_error()?;
         let key = InboundKey {
             transport: error.transport,

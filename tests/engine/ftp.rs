@@ -353,6 +353,28 @@ fn drop_entry_spares_a_control_connection_with_data_connections() {
 }
 
 #[test]
+fn drop_entry_lets_a_control_connection_stay_when_its_data_connections_go() {
+    let mut talk = Talk::new(V4);
+    talk.bed.tune(Tunables { drop_entry: DefenceMode::Always, ..Tunables::default() });
+    talk.ask("EPSV\r\n");
+    talk.answer(&extended(4000));
+    // Half open, and so worth nothing.
+    talk.bed.tcp(&at(V4[0], 6000), &at(V4[1], 4000), SYN);
+    for _ in 0..1000 {
+        talk.bed.pass(1);
+        talk.bed.director.defend(talk.bed.now);
+        if talk.connections().is_empty() {
+            break;
+        }
+        talk.bed.tcp(&at(V4[0], 6000), &at(V4[1], 4000), SYN);
+    }
+    let control = format!("tcp {} -> {} -> {}", talk.client, talk.vip, talk.server);
+    let states = talk.bed.states();
+    assert!(states.len() == 1 && states[0].starts_with(&control), "{states:?}");
+    talk.bed.director.check_invariants();
+}
+
+#[test]
 fn a_control_connection_that_ends_with_its_server_lets_its_data_connections_go() {
     let mut talk = Talk::new(V4);
     talk.ask("EPSV\r\n");

@@ -531,6 +531,22 @@ fn what_routers_say_of_the_outer_packet_the_client_is_told_of_the_inner() {
     }
 }
 
+/// The connection is there as long as its client may come back.
+#[test]
+fn so_it_is_when_the_last_server_behind_a_tunnel_was_removed() {
+    let [vip, client] = VIPS[0];
+    let bed = bed(vip, SERVERS[0], KINDS[0]);
+    let mut packet = tcp(client, vip, SYN, b"");
+    let encapsulation = encapsulated(&bed.handle_any(Hook::Prerouting, &mut packet));
+    let sent = sent(encapsulation.onward(path(0, 1500), &packet));
+    let mut error = router_says(0, 3, 1, 0, &outer_packet(&sent, path(0, 1500), &packet));
+    bed.director
+        .apply(&[Command::DeleteServer(key(Tcp, vip), tunnelled(SERVERS[0], KINDS[0]).address)])
+        .unwrap();
+    let verdict = bed.handle_any(Hook::Prerouting, &mut error);
+    assert!(matches!(verdict, Verdict::Tell { goes_on: true, .. }), "{verdict:?}");
+}
+
 #[test]
 fn a_client_that_allows_fragments_is_not_told_of_a_narrow_path() {
     let [vip, client] = VIPS[0];

@@ -1,5 +1,6 @@
 use super::*;
 use crate::config;
+use crate::daemon::steering::SteeringWishes;
 use crate::director::service::{ForwardMethod, ServiceSettings, Thresholds};
 use crate::director::{Director, Limits};
 use proptest::prelude::*;
@@ -75,6 +76,8 @@ fn each_difference_has_its_command() {
     routed["forward"] = json!("dr");
     let mut pingless = file(&before);
     pingless["answer_ping"] = json!(false);
+    let mut beside = pingless.clone();
+    beside["peers"] = json!(["02:00:00:00:00:09"]);
 
     for (what, after, expected, told) in [
         ("nothing", file(&before), "", "nothing to change"),
@@ -146,12 +149,14 @@ fn each_difference_has_its_command() {
         ),
         ("tunables", tuned, "tunables 3", "tunables changed"),
         ("pings", pingless, "", "answer_ping changed"),
+        ("peers", beside, "", "answer_ping, peers changed"),
     ] {
         let (before, after) = (config(&file(&before)), config(&after));
         let commands = commands(&started(&before).services(), &after);
         let said: Vec<String> = commands.iter().map(say).collect();
         assert_eq!(said.join(", "), expected, "{what}");
-        let summary = summary(&commands, before.answer_ping != after.answer_ping);
+        let summary =
+            summary(&commands, &SteeringWishes::from(&before).changes(&SteeringWishes::from(&after)));
         assert_eq!(summary.to_string(), told, "{what}");
     }
 }

@@ -135,8 +135,6 @@ pub struct Services {
     /// Where servers reached by NAT are, with the protocol (of a service by mark, none), if `nat_icmp_send` asks for
     /// it.
     nat_servers: HashSet<(Option<Transport>, SocketAddr), TableHasher>,
-    /// Whether any server is, or was, reached through a tunnel.
-    has_tunnels: bool,
     /// How long connections of each state last.
     pub timeouts: Timeouts,
     /// The settings of the whole director.
@@ -159,7 +157,6 @@ impl Services {
             own_timeouts: false,
             routed: HashMap::with_hasher(hasher.clone()),
             nat_servers: HashSet::with_hasher(hasher.clone()),
-            has_tunnels: false,
             timeouts: Timeouts::default(),
             tunables: Tunables::default(),
             defence: Arc::default(),
@@ -231,11 +228,6 @@ impl Services {
     pub fn derive(&mut self) {
         self.own_timeouts =
             self.by_key.values().any(|service| service.settings.timeouts != OwnTimeouts::default());
-        self.has_tunnels = self
-            .by_key
-            .values()
-            .flat_map(|service| &service.servers)
-            .any(|server| server.forwarding().tunnels);
         let Services { by_key, one_packet, conn_out, .. } = self;
         index_servers(one_packet, by_key.values().filter(|service| service.is_one_packet()));
         index_servers(conn_out, by_key.values().filter(|service| service.has_conn_out()));
@@ -302,11 +294,6 @@ impl Services {
     /// The virtual addresses whose packets reach the server at `server` by direct routing.
     pub fn routed_to(&self, server: IpAddr) -> &[IpAddr] {
         self.routed.get(&server).map_or(&[], Vec::as_slice)
-    }
-
-    /// Whether any server is, or was, reached through a tunnel.
-    pub fn has_tunnels(&self) -> bool {
-        self.has_tunnels
     }
 
     /// All services, in no particular order.

@@ -32,6 +32,8 @@ macro_rules! tunable_table {
             expire_nodest_conn: Switch = false,
             /// 1: clients do not stay with a server of weight 0.
             expire_quiescent_template: Switch = false,
+            /// 1: what comes out of tunnels of this host (IP in IP, GRE) is not balanced.
+            ignore_tunneled: Switch = false,
             /// After how many seconds lblc forgets the server of an address that nobody has asked for.
             lblc_expiration: Quantity = 86_400,
             /// After how many seconds lblcr forgets the servers of an address that nobody has asked for, and takes one
@@ -194,6 +196,7 @@ mod tests {
             ("drop_packet", 0),
             ("expire_nodest_conn", 0),
             ("expire_quiescent_template", 0),
+            ("ignore_tunneled", 0),
             ("lblc_expiration", 86_400),
             ("lblcr_expiration", 86_400),
             ("nat_icmp_send", 0),
