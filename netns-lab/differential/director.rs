@@ -2,7 +2,7 @@
 
 use crate::network::{Network, within};
 use crate::packet::Protocol;
-use crate::steps::{Change, Key, Server};
+use crate::steps::{Change, Key, Scheduler, Server};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::fs::read_to_string;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Who balances.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +72,28 @@ impl Director {
         }
     }
 
+    /// Makes changes that have to be granted, all at once where that is possible.
+    pub(crate) fn make(&mut self, changes: &[Change]) -> anyhow::Result<()> {
+        match self {
+            Director::Ipvs { namespace } => {
+                let lines: Vec<String> =
+                    changes.iter().map(|change| ipvsadm_words(change).join(" ") + "\n").collect();
+                let mut restore = Command::new("ip")
+                    .args(["netns", "exec", namespace, "ipvsadm", "--restore"])
+                    .stdin(Stdio::piped())
+                    .spawn()?;
+                restore.stdin.take().context("a pipe")?.write_all(lines.concat().as_bytes())?;
+                ensure!(restore.wait()?.success(), "ipvsadm refuses {}", lines.concat());
+            }
+            Director::Nfvs { socket } => {
+                for change in changes {
+                    granted(socket, &request(change))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Services, servers and entries.
     pub(crate) fn state(&mut self) -> anyhow::Result<Vec<String>> {
         let mut state = self.services()?;
@@ -108,11 +130,11 @@ impl Director {
                             anyhow::bail!("/proc/net/ip_vs: {line}")
                         };
                         let persistent = if words.contains(&"persistent") { " persistent" } else { "" };
-                        last = format!(
-                            "{} {} {scheduler}{persistent}",
-                            protocol.to_lowercase(),
-                            hexadecimal(address)?
-                        );
+                        let name = match protocol {
+                            "FWM" => format!("fwmark {}", u32::from_str_radix(address, 16)?),
+                            _ => format!("{} {}", protocol.to_lowercase(), hexadecimal(address)?),
+                        };
+                        last = format!("{name} {scheduler}{persistent}");
                         services.entry(last.clone()).or_default();
                     }
                 }
@@ -120,12 +142,11 @@ impl Director {
             Director::Nfvs { socket } => {
                 for service in list(&granted(socket, &json!({ "command": "show-services" }))?)? {
                     let persistent = if service["persistence"].is_object() { " persistent" } else { "" };
-                    let name = format!(
-                        "{} {} {}{persistent}",
-                        text(&service["protocol"])?,
-                        endpoint(service)?,
-                        text(&service["scheduler"])?
-                    );
+                    let name = match service["fwmark"].as_u64() {
+                        Some(mark) => format!("fwmark {mark}"),
+                        None => format!("{} {}", text(&service["protocol"])?, endpoint(service)?),
+                    };
+                    let name = format!("{name} {}{persistent}", text(&service["scheduler"])?);
                     let mut lines = String::new();
                     for server in list(&service["servers"])? {
                         lines.push_str(&format!(
@@ -214,16 +235,25 @@ impl Director {
 
 fn ipvsadm_words(change: &Change) -> Vec<String> {
     let service = |command: &str, key: &Key| {
-        let option = match key.protocol {
-            Protocol::Tcp => "-t",
-            Protocol::Udp => "-u",
-            Protocol::Sctp => "--sctp-service",
+        let option = match (key.mark, key.protocol) {
+            (Some(_), _) => "-f",
+            (None, Protocol::Tcp) => "-t",
+            (None, Protocol::Udp) => "-u",
+            (None, Protocol::Sctp) => "--sctp-service",
         };
-        vec![command.to_owned(), option.to_owned(), key.address.to_string()]
+        let name = key.mark.map_or_else(|| key.address.to_string(), |mark| mark.to_string());
+        let mut words = vec![command.to_owned(), option.to_owned(), name];
+        if key.mark.is_some() && key.address.is_ipv6() {
+            words.push("-6".to_owned());
+        }
+        words
     };
-    let with_scheduler = |command: &str, key: &Key, scheduler: &str, persistent: Option<u32>| {
+    let with_scheduler = |command: &str, key: &Key, scheduler: Scheduler, persistent: Option<u32>| {
         let mut words = service(command, key);
-        words.extend(["-s".to_owned(), scheduler.to_owned()]);
+        words.extend(["-s".to_owned(), scheduler.name.to_owned()]);
+        if !scheduler.flags.is_empty() {
+            words.extend(["-b".to_owned(), scheduler.flags.join(",")]);
+        }
         words.extend(persistent.into_iter().flat_map(|seconds| ["-p".to_owned(), seconds.to_string()]));
         words
     };
@@ -232,11 +262,14 @@ fn ipvsadm_words(change: &Change) -> Vec<String> {
         let method = if server.routed { "-g" } else { "-m" };
         words.extend(["-r".to_owned(), server.address.to_string(), method.to_owned()]);
         words.extend(["-w".to_owned(), server.weight.to_string()]);
+        if let (upper @ 1.., lower) = server.thresholds {
+            words.extend(["-x".to_owned(), upper.to_string(), "-y".to_owned(), lower.to_string()]);
+        }
         words
     };
     match change {
-        Change::AddService(key, scheduler, persistent) => with_scheduler("-A", key, scheduler, *persistent),
-        Change::EditService(key, scheduler, persistent) => with_scheduler("-E", key, scheduler, *persistent),
+        Change::AddService(key, scheduler, persistent) => with_scheduler("-A", key, *scheduler, *persistent),
+        Change::EditService(key, scheduler, persistent) => with_scheduler("-E", key, *scheduler, *persistent),
         Change::DeleteService(key) => service("-D", key),
         Change::AddServer(key, server) => with_server("-a", key, server),
         Change::EditServer(key, server) => with_server("-e", key, server),
@@ -249,17 +282,25 @@ fn ipvsadm_words(change: &Change) -> Vec<String> {
 }
 
 fn request(change: &Change) -> Value {
-    let service = |key: &Key| json!({ "protocol": key.protocol.name(), "address": key.address.ip(), "port": key.address.port() });
-    let settings = |key: &Key, scheduler: &str, persistent: &Option<u32>| {
+    let service = |key: &Key| match key.mark {
+        Some(mark) => {
+            json!({ "fwmark": mark, "family": if key.address.is_ipv6() { "ipv6" } else { "ipv4" } })
+        }
+        None => {
+            json!({ "protocol": key.protocol.name(), "address": key.address.ip(), "port": key.address.port() })
+        }
+    };
+    let settings = |key: &Key, scheduler: &Scheduler, persistent: &Option<u32>| {
         let mut service = service(key);
-        service["scheduler"] = scheduler.into();
+        service["scheduler"] = scheduler.name.into();
+        service["scheduler_flags"] = json!(scheduler.flags);
         service["persistence"] = persistent.map_or(Value::Null, |timeout| json!({ "timeout": timeout }));
         service
     };
     let server = |server: &Server| {
         let forward = if server.routed { "dr" } else { "nat" };
         json!({ "address": server.address.ip(), "port": server.address.port(), "weight": server.weight,
-                "forward": forward })
+                "forward": forward, "upper_threshold": server.thresholds.0, "lower_threshold": server.thresholds.1 })
     };
     match change {
         Change::AddService(key, scheduler, persistent) => {

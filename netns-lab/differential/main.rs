@@ -3,12 +3,16 @@
 //!
 //! ```text
 //! differential STEPS SEED
+//! differential choices EACH SEED
 //! ```
+//!
+//! The second has schedulers choose: at least `EACH` times every one that the kernel has.
 //!
 //! It needs root, a kernel with IPVS, `ipvsadm`, and a built nfvs: `netns-lab/lab vm differential` has them all. Ends
 //! with 1 at the first difference, and says with which seed it comes again.
 #![allow(clippy::disallowed_methods, reason = "what has arrived shows in real time")]
 
+mod choices;
 #[path = "../../nft-rules/tests/common/crc32c.rs"]
 mod crc32c;
 mod director;
@@ -19,9 +23,10 @@ mod steps;
 use anyhow::{Context, bail, ensure};
 use director::{Balancer, Director};
 use network::Network;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use steps::{Change, Generator, Step};
+use steps::{Change, Generator, Key, Step};
 
 /// For how long two directors may know different things: the kernel adds up its counters every two seconds, and its
 /// timers for minutes go off up to 16 seconds late (`kernel/time/timer.c`).
@@ -32,16 +37,22 @@ const DELIVERY: Duration = Duration::from_secs(6);
 const QUIET: Duration = Duration::from_millis(60);
 /// How often the traffic counters are compared, in steps.
 const COUNTERS: usize = 50;
+/// In this time the kernel has added up its counters.
+const ESTIMATION: Duration = Duration::from_millis(2500);
 /// How many of the last steps are told when there is a difference.
 const TOLD: usize = 20;
 
 fn main() -> anyhow::Result<()> {
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args().skip(1).peekable();
+    let chooses = arguments.next_if(|first| first == "choices").is_some();
     let mut number = |what: &str| -> anyhow::Result<u64> {
         let given = arguments.next().with_context(|| format!("usage: differential STEPS SEED ({what}?)"))?;
         given.parse().with_context(|| format!("{what}: \"{given}\" is no number"))
     };
     let (steps, seed) = (number("STEPS")?, number("SEED")?);
+    if chooses {
+        return choices::compare(usize::try_from(steps)?, seed);
+    }
     let mut pair = Pair::up()?;
     let mut generator = Generator::new(seed);
     let mut told = VecDeque::new();
@@ -73,6 +84,8 @@ struct Pair {
     directors: [Director; 2],
     /// What both directors knew after the last step.
     known: Vec<director::Entry>,
+    /// Every server there was.
+    added: HashSet<(Key, SocketAddr)>,
 }
 
 impl Pair {
@@ -83,14 +96,23 @@ impl Pair {
             Ok((network, director))
         };
         let (ipvs, nfvs) = (up(Balancer::Ipvs)?, up(Balancer::Nfvs)?);
-        Ok(Pair { networks: [ipvs.0, nfvs.0], directors: [ipvs.1, nfvs.1], known: Vec::new() })
+        Ok(Pair {
+            networks: [ipvs.0, nfvs.0],
+            directors: [ipvs.1, nfvs.1],
+            known: Vec::new(),
+            added: HashSet::new(),
+        })
     }
 
     /// Takes a step in both networks. Returns whether it came to something.
     fn take(&mut self, step: &Step, with_counters: bool) -> anyhow::Result<bool> {
-        if let Step::Change(Change::AddServer(..)) = step {
-            // One that comes back counts from zero, and for IPVS that is what its estimator has seen.
+        if let Step::Change(Change::AddServer(key, server)) = step {
+            // One that comes back counts from zero, and for IPVS that is what its estimator has seen, also of what
+            // clients and servers said of connections that were still there.
             self.compare("counters", Director::counters)?;
+            if !self.added.insert((*key, server.address)) {
+                std::thread::sleep(ESTIMATION);
+            }
         }
         let done = match step {
             Step::Change(change) => {

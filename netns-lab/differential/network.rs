@@ -36,24 +36,9 @@ struct Socket {
 }
 
 impl Network {
+    /// The lab with raw sockets in client and servers.
     pub(crate) fn up(balancer: Balancer) -> anyhow::Result<Network> {
-        let name = match balancer {
-            Balancer::Ipvs => "differ-ipvs",
-            Balancer::Nfvs => "differ-nfvs",
-        };
-        let mut network = Network { name, sockets: Vec::new() };
-        let config = tempfile()?;
-        let mut up = vec!["up", "nat", "--vip", "local", "--config", &config];
-        if let Balancer::Ipvs = balancer {
-            up.push("--ipvs");
-        }
-        network.lab(&up)?;
-        std::fs::remove_file(&config)?;
-        // Whose turn an answer would be is a matter of time.
-        let limits = ["net.ipv4.icmp_ratelimit=0", "net.ipv4.icmp_ratemask=0", "net.ipv6.icmp.ratelimit=0"];
-        for limit in limits {
-            network.run("director", &["sysctl", "-q", "-w", limit])?;
-        }
+        let mut network = Network::alone(balancer, "{ \"services\": [] }")?;
         let nodes = [("c1", CLIENT)].into_iter().chain(["s1", "s2", "s3"].into_iter().zip(SERVERS));
         for (node, addresses) in nodes {
             network.silence(node)?;
@@ -70,6 +55,29 @@ impl Network {
                     network.run(node, &["ip", "address", "add", &format!("{vip}/{length}"), "dev", "lo"])?;
                 }
             }
+        }
+        Ok(network)
+    }
+
+    /// The lab without a socket of ours, and the configuration that nfvs begins with.
+    pub(crate) fn alone(balancer: Balancer, config: &str) -> anyhow::Result<Network> {
+        let name = match balancer {
+            Balancer::Ipvs => "differ-ipvs",
+            Balancer::Nfvs => "differ-nfvs",
+        };
+        let network = Network { name, sockets: Vec::new() };
+        let path = format!("/tmp/differential-{}.json", std::process::id());
+        std::fs::write(&path, config)?;
+        let mut up = vec!["up", "nat", "--vip", "local", "--config", &path];
+        if let Balancer::Ipvs = balancer {
+            up.push("--ipvs");
+        }
+        network.lab(&up)?;
+        std::fs::remove_file(&path)?;
+        // Whose turn an answer would be is a matter of time.
+        let limits = ["net.ipv4.icmp_ratelimit=0", "net.ipv4.icmp_ratemask=0", "net.ipv6.icmp.ratelimit=0"];
+        for limit in limits {
+            network.run("director", &["sysctl", "-q", "-w", limit])?;
         }
         Ok(network)
     }
@@ -153,7 +161,7 @@ impl Network {
         Ok(())
     }
 
-    fn run(&self, node: &str, words: &[&str]) -> anyhow::Result<()> {
+    pub(crate) fn run(&self, node: &str, words: &[&str]) -> anyhow::Result<()> {
         let status =
             Command::new("ip").args(["netns", "exec", &self.namespace(node)]).args(words).status()?;
         ensure!(status.success(), "{words:?} in {node}: {status}");
@@ -173,13 +181,6 @@ impl Drop for Network {
             eprintln!("differential: {error:#}");
         }
     }
-}
-
-/// A file with a configuration without services.
-fn tempfile() -> anyhow::Result<String> {
-    let path = format!("/tmp/differential-{}.json", std::process::id());
-    std::fs::write(&path, "{ \"services\": [] }\n")?;
-    Ok(path)
 }
 
 /// Runs `work` on a thread in a network namespace. Sockets it makes stay there.

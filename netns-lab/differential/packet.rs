@@ -105,33 +105,36 @@ impl Packet {
             };
             return Ok((number, whole.split_off(header)));
         }
-        let mut whole = Vec::new();
-        match (self.protocol, self.content) {
-            (Protocol::Tcp, content) => {
-                let flags = if let Content::Flags(flags) = content { flags } else { 0x10 };
-                let mut header = etherparse::TcpHeader::new(from.port(), to.port(), 1000, 4096);
-                (header.fin, header.syn, header.rst) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
-                (header.psh, header.ack) = (flags & 8 != 0, flags & 16 != 0);
-                ip(from.ip(), to.ip())?.tcp_header(header).write(&mut whole, &[])?;
-            }
-            (Protocol::Udp, content) => {
-                let len = if let Content::Data(len) = content { len } else { 0 };
-                ip(from.ip(), to.ip())?.udp(from.port(), to.port()).write(&mut whole, &vec![b'x'; len])?;
-            }
-            (Protocol::Sctp, content) => {
-                let chunk = if let Content::Chunk(kind) = content { kind } else { 0 };
-                let mut packet = Vec::new();
-                packet.extend(from.port().to_be_bytes());
-                packet.extend(to.port().to_be_bytes());
-                packet.extend(*b"vtag\0\0\0\0");
-                packet.extend([chunk, 0, 0, 8, 0, 0, 0, 1]);
-                let crc = crc32c(&packet);
-                packet[8..12].copy_from_slice(&crc);
-                return Ok((132, packet));
-            }
+        if self.protocol == Protocol::Sctp {
+            let chunk = if let Content::Chunk(kind) = self.content { kind } else { 0 };
+            let mut packet = Vec::new();
+            packet.extend(from.port().to_be_bytes());
+            packet.extend(to.port().to_be_bytes());
+            packet.extend(*b"vtag\0\0\0\0");
+            packet.extend([chunk, 0, 0, 8, 0, 0, 0, 1]);
+            let crc = crc32c(&packet);
+            packet[8..12].copy_from_slice(&crc);
+            return Ok((132, packet));
         }
         let header = if from.is_ipv4() { 20 } else { 40 };
-        Ok((self.protocol.number(), whole.split_off(header)))
+        Ok((self.protocol.number(), self.with_header()?.split_off(header)))
+    }
+
+    /// A packet of TCP or UDP, its IP header included.
+    pub(crate) fn with_header(&self) -> anyhow::Result<Vec<u8>> {
+        let (from, to) = (self.from, self.to);
+        let mut whole = Vec::new();
+        if self.protocol == Protocol::Udp {
+            let len = if let Content::Data(len) = self.content { len } else { 0 };
+            ip(from.ip(), to.ip())?.udp(from.port(), to.port()).write(&mut whole, &vec![b'x'; len])?;
+        } else {
+            let flags = if let Content::Flags(flags) = self.content { flags } else { 0x10 };
+            let mut header = etherparse::TcpHeader::new(from.port(), to.port(), 1000, 4096);
+            (header.fin, header.syn, header.rst) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
+            (header.psh, header.ack) = (flags & 8 != 0, flags & 16 != 0);
+            ip(from.ip(), to.ip())?.tcp_header(header).write(&mut whole, &[])?;
+        }
+        Ok(whole)
     }
 }
 

@@ -31,10 +31,19 @@ const LAST_PORT: u16 = 9999;
 const NEARLY: u64 = 2;
 
 /// What names a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Key {
     pub(crate) protocol: Protocol,
     pub(crate) address: SocketAddr,
+    /// Of a service by mark, which has of the others only the family.
+    pub(crate) mark: Option<u16>,
+}
+
+/// Who chooses a service's servers, and what is set for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scheduler {
+    pub(crate) name: &'static str,
+    pub(crate) flags: &'static [&'static str],
 }
 
 /// A real server.
@@ -43,13 +52,15 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) weight: u32,
     pub(crate) routed: bool,
+    /// The upper and the lower one.
+    pub(crate) thresholds: (u32, u32),
 }
 
 /// A change of services; the number is the time of persistence.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
-    AddService(Key, &'static str, Option<u32>),
-    EditService(Key, &'static str, Option<u32>),
+    AddService(Key, Scheduler, Option<u32>),
+    EditService(Key, Scheduler, Option<u32>),
     DeleteService(Key),
     AddServer(Key, Server),
     EditServer(Key, Server),
@@ -66,7 +77,10 @@ pub(crate) enum Step {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.protocol.name(), self.address)
+        match self.mark {
+            Some(mark) => write!(f, "fwmark {mark}"),
+            None => write!(f, "{} {}", self.protocol.name(), self.address),
+        }
     }
 }
 
@@ -74,10 +88,10 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Step::Change(Change::AddService(key, scheduler, persistent)) => {
-                write!(f, "add service {key} {scheduler} {persistent:?}")
+                write!(f, "add service {key} {} {:?} {persistent:?}", scheduler.name, scheduler.flags)
             }
             Step::Change(Change::EditService(key, scheduler, persistent)) => {
-                write!(f, "edit service {key} {scheduler} {persistent:?}")
+                write!(f, "edit service {key} {} {persistent:?}", scheduler.name)
             }
             Step::Change(Change::DeleteService(key)) => write!(f, "delete service {key}"),
             Step::Change(Change::AddServer(key, server)) => write!(f, "add to {key} {server:?}"),
@@ -107,7 +121,11 @@ impl Generator {
     pub(crate) fn next(&mut self, known: &[Entry]) -> Step {
         let missing = |vip: &&&str| !self.services.contains_key(&last_service(vip));
         if let Some(vip) = VIPS.iter().find(missing) {
-            return Step::Change(Change::AddService(last_service(vip), "rr", None));
+            return Step::Change(Change::AddService(
+                last_service(vip),
+                Scheduler { name: "rr", flags: &[] },
+                None,
+            ));
         }
         if known.iter().any(|entry| entry.expires <= NEARLY) {
             return Step::Wait(Duration::from_secs(NEARLY + 1));
@@ -183,7 +201,7 @@ impl Generator {
     fn change(&mut self) -> Change {
         let index = self.rng.usize(..PORTS.len());
         let key = self.key(index);
-        let scheduler = SCHEDULERS[self.rng.usize(..SCHEDULERS.len())];
+        let scheduler = Scheduler { name: SCHEDULERS[self.rng.usize(..SCHEDULERS.len())], flags: &[] };
         let persistent = (self.rng.u8(..4) == 0).then_some(300);
         let present = self.services.get(&key);
         // Now and then what is not possible.
@@ -206,7 +224,7 @@ impl Generator {
     fn key(&mut self, index: usize) -> Key {
         let (protocol, port) = PORTS[index];
         let vip = VIPS[self.rng.usize(..2)];
-        Key { protocol, address: SocketAddr::new(vip.parse().expect("an address"), port) }
+        Key { protocol, address: SocketAddr::new(vip.parse().expect("an address"), port), mark: None }
     }
 
     fn server(&mut self, index: usize, key: Key) -> Server {
@@ -214,7 +232,7 @@ impl Generator {
         let routed = self.rng.u8(..4) == 0;
         let port = if routed { key.address.port() } else { FIRST_SERVER_PORT + index as u16 };
         let address = SocketAddr::new(host.parse().expect("an address"), port);
-        Server { address, weight: self.rng.u32(..5), routed }
+        Server { address, weight: self.rng.u32(..5), routed, thresholds: (0, 0) }
     }
 
     fn client_packet(&mut self, known: &[Entry]) -> Option<Packet> {
@@ -304,5 +322,5 @@ impl Generator {
 
 fn last_service(vip: &str) -> Key {
     let address = SocketAddr::new(vip.parse().expect("an address"), LAST_PORT);
-    Key { protocol: Protocol::Tcp, address }
+    Key { protocol: Protocol::Tcp, address, mark: None }
 }
