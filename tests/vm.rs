@@ -37,6 +37,11 @@ fn two_hundred_random_steps_come_out_alike_with_the_kernels_ipvs() {
 }
 
 #[test]
+fn schedulers_choose_live_as_the_kernels_do() {
+    lab_vm("schedulers-quick");
+}
+
+#[test]
 fn every_quick_scenario_has_a_test_here() {
     let list = lab_vm("list");
     let quick: Vec<&str> = list
