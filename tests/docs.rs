@@ -19,6 +19,20 @@ fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
     page.split(&fence).skip(1).map(|rest| rest.split("```").next().expect("a first part")).collect()
 }
 
+#[path = "../docs/schedulers/charts.rs"]
+mod charts;
+
+#[test]
+fn charts_of_schedulers_are_what_the_simulation_gives() {
+    let page = page("docs/schedulers.md");
+    for (kind, chart) in charts::all(&self::page("docs/schedulers/cost.tsv")) {
+        let committed = self::page(&format!("docs/schedulers/{kind}.svg"));
+        assert!(committed == chart, "{kind}: renew it by: cargo run --example scheduler-charts");
+        assert!(page.contains(&format!("\n### {kind}\n")), "{kind} has no section");
+        assert!(page.contains(&format!("![{kind}](schedulers/{kind}.svg)")), "{kind}'s chart is not shown");
+    }
+}
+
 #[test]
 fn every_request_on_the_page_is_one_and_no_command_is_left_out() {
     let page = page("docs/control-socket.md");
