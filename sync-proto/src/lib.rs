@@ -149,3 +149,8 @@ pub use record::{Addresses, Engine, Parties, Record, SequenceShift, SequenceShif
 
 /// The UDP port of the first sync thread unless configured; each further thread (up to 64) has the next one.
 pub const DEFAULT_PORT: u16 = 8848;
+
+/// The examples of README.md, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -13,12 +13,12 @@ use sync_proto::{
 };
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     /// Messages are full when they have to be and not before, and what is in them arrives as it was sent.
     #[test]
     fn what_is_encoded_is_decoded(
-        entries in vec(entry(), 1..60),
+        entries in vec(entry(), 1..40),
         version in version(),
         syncid: u8,
         max_len in 0_usize..2000,
