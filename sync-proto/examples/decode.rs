@@ -51,7 +51,7 @@ fn show(message: &Message<'_>, out: &mut impl Write) -> io::Result<()> {
         match record {
             Ok(record) => writeln!(out, "  {}", line(&record))?,
             Err(error) if error.extent() == Extent::Record => {
-                writeln!(out, "  record {number} skipped: {error}")?
+                writeln!(out, "  record {number} skipped: {error}")?;
             }
             Err(error) => writeln!(out, "  record {number} and all behind it lost: {error}")?,
         }

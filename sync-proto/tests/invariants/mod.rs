@@ -24,7 +24,7 @@ pub fn check(datagram: &[u8]) {
     let mut records = message.records();
     let mut count = 0;
     let mut is_cut = false;
-    while let Some(record) = records.next() {
+    for record in records.by_ref() {
         assert!(!is_cut, "the rest was lost");
         count += 1;
         match record {
