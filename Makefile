@@ -1,8 +1,10 @@
 # nfvs: `make` alone says what there is.
 
 CARGO ?= cargo
+# How long each target of `make fuzz` runs.
+FUZZ_SECONDS ?= 600
 
-.PHONY: help build deb demo test vm-full lint bench clean need-root
+.PHONY: help build deb demo test vm-full lint fuzz bench clean need-root
 
 help:
 	@echo 'make build   build the release binary, target/release/nfvs'
@@ -11,6 +13,8 @@ help:
 	@echo 'make test    lint, then all tests, those in network namespaces and in virtual machines included (root)'
 	@echo 'make vm-full the long tests in a virtual machine, with a report in docs/reports (root)'
 	@echo 'make lint    formatting, clippy, documentation and shell scripts, no tests'
+	@echo 'make fuzz    feed damaged input to each target of fuzz/ for $(FUZZ_SECONDS) seconds (FUZZ_SECONDS=...); needs a nightly'
+	@echo '             toolchain and cargo-fuzz'
 	@echo 'make bench   measure against other balancers and write docs/benchmarks.md (root)'
 	@echo 'make clean   remove what was built'
 	@echo
@@ -49,10 +53,20 @@ vm-full: need-root
 # Shell scripts are known by their first line; scenarios, which the lab reads in, by their directive.
 lint:
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --workspace --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --locked --no-deps
 	grep -rlIE --exclude-dir=target --exclude-dir=.git '^#!.*[/ ](ba|da)?sh$$' . | xargs -d '\n' shellcheck -x -a
 	shellcheck netns-lab/scenarios/*
+
+# What a run finds is added to the kept corpus by hand: CONTRIBUTING.md.
+fuzz:
+	@$(CARGO) +nightly fuzz --version > /dev/null || { echo 'make: this needs a nightly toolchain and `cargo install cargo-fuzz`' >&2; exit 1; }
+	for target in $$($(CARGO) +nightly fuzz list); do \
+		mkdir -p fuzz/target/found/$$target && \
+		$(CARGO) +nightly fuzz run $$target fuzz/target/found/$$target fuzz/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit; \
+	done
 
 bench: need-root
 	packaging/install-deps

@@ -283,6 +283,8 @@ fn help_is_complete() {
         &["reload"],
         &["show"],
         &["zero"],
+        &["sync"],
+        &["sync", "dump"],
         &["request"],
     ] {
         let words = [words, &["--help"]].concat();
@@ -332,6 +334,8 @@ fn a_wrong_command_line_exits_2() {
         &["show", "weather"],
         &["show", "services", "--xml"],
         &["zero", "web", "dns"],
+        &["sync", "dump"],
+        &["sync", "dump", "--pcap", "a", "--port", "70000"],
         &["request"],
         &["schema", "7"],
     ] {

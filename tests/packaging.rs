@@ -201,11 +201,19 @@ fn each_command_has_its_manual_page_with_all_its_options() {
         assert!(overview.contains(&format!("\n.SH {section}\n")), "nfvs(1) has no {section}");
     }
     let commands: Vec<&CommandLine> = nfvs.get_subcommands().collect();
-    assert_eq!(pages.len(), commands.len() + 1);
-    for command in commands {
-        let name = format!("nfvs-{}", command.get_name());
-        assert!(overview.contains(&format!(".BR {name} (1)")), "nfvs(1) does not refer to {name}(1)");
+    // Those of a command refer to it, and are referred to by it.
+    let below =
+        commands.iter().flat_map(|above| above.get_subcommands().map(|command| (Some(*above), command)));
+    let all: Vec<_> = commands.iter().map(|command| (None, *command)).chain(below).collect();
+    assert!(all.len() > commands.len());
+    assert_eq!(pages.len(), all.len() + 1);
+    for (above, command) in all {
+        let above = above.map_or("nfvs".to_owned(), |above| format!("nfvs-{}", above.get_name()));
+        let name = format!("{above}-{}", command.get_name());
+        let refers = |page: &str, other: &str| page.contains(&format!(".BR {other} (1)"));
         let page = text(&name);
+        assert!(refers(&text(&above), &name), "{above}(1) does not refer to {name}(1)");
+        assert!(refers(&page, &above), "{name}(1) does not refer to {above}(1)");
         for option in command.get_arguments().filter_map(clap::Arg::get_long) {
             assert!(page.contains(&format!("--{option}")), "{name}(1) lacks --{option}");
         }

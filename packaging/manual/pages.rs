@@ -1,4 +1,4 @@
-//! The manual pages: nfvs(1), and one for each of its commands.
+//! The manual pages: nfvs(1), and one for each of its commands and of theirs.
 
 use clap::Command;
 use clap_mangen::Man;
@@ -28,7 +28,10 @@ pub(crate) fn pages(date: &str) -> Vec<Page> {
     for command in nfvs.get_subcommands() {
         let mut others = vec!["nfvs"];
         others.extend(names.iter().filter(|name| Some(**name) != command.get_display_name()));
-        pages.push(page(command, date, "", &others));
+        let below: Vec<&str> = command.get_subcommands().filter_map(Command::get_display_name).collect();
+        pages.push(page(command, date, "", &[&below[..], &others].concat()));
+        let above = command.get_display_name().unwrap_or_default();
+        pages.extend(command.get_subcommands().map(|command| page(command, date, "", &["nfvs", above])));
     }
     pages
 }

@@ -104,6 +104,12 @@ pub(super) enum Command {
         #[command(flatten)]
         instance: Instance,
     },
+    /// Look at the connection synchronisation between directors
+    ///
+    /// Directors, those of the kernel's IPVS among them, tell each other of their connections, so that another can go on
+    /// with them.
+    #[command(subcommand)]
+    Sync(Sync),
     /// Send one request to a running daemon, as a line of JSON, and print its reply
     ///
     /// This is how services and servers are added, changed and removed while the daemon runs. Such changes are not
@@ -113,6 +119,26 @@ pub(super) enum Command {
         json: String,
         #[command(flatten)]
         instance: Instance,
+    },
+}
+
+/// About the synchronisation.
+#[derive(Debug, Subcommand)]
+pub(super) enum Sync {
+    /// Decode the messages in a recording
+    ///
+    /// Each message is a line, and each of its records one more. What a receiver would refuse is said with how much it
+    /// would lose: the record, the rest of the message, or the datagram. No daemon is needed.
+    Dump {
+        /// The recording, a pcap file as `tcpdump -w` writes it
+        #[arg(long, value_name = "FILE")]
+        pcap: PathBuf,
+        /// The UDP port of the director's first sync thread; those of 63 more are behind it [default: 8848]
+        #[arg(long)]
+        port: Option<u16>,
+        /// Print JSON for programs, a message a line
+        #[arg(long)]
+        json: bool,
     },
 }
 

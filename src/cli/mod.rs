@@ -4,13 +4,14 @@
 
 mod arguments;
 mod client;
+mod dump;
 mod output;
 mod show;
 mod zero;
 
 use crate::daemon::api::{Reloaded, Request};
 use crate::{config, daemon};
-use arguments::{Arguments, Command};
+use arguments::{Arguments, Command, Sync};
 use clap::{CommandFactory, Parser};
 use client::{Client, Refused};
 use output::Output;
@@ -73,6 +74,7 @@ fn execute(command: Command, out: &mut impl Write) -> anyhow::Result<ExitCode> {
         Command::Zero { service, instance } => {
             zero::zero(&mut Client::connect(&instance.socket())?, service.as_deref())?;
         }
+        Command::Sync(Sync::Dump { pcap, port, json }) => dump::dump(&pcap, port, json, out)?,
         Command::Request { json, instance } => {
             let mut client = Client::connect(&instance.socket())?;
             if !client.relay(&json, out)? {
