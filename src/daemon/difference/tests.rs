@@ -1,6 +1,7 @@
 use super::*;
 use crate::config;
 use crate::daemon::steering::SteeringWishes;
+use crate::director::scheduler::{SchedulerFlag, SchedulerKind};
 use crate::director::service::{ForwardMethod, ServiceSettings, Thresholds};
 use crate::director::{Director, Limits};
 use proptest::prelude::*;
@@ -219,8 +220,9 @@ fn any_config() -> impl Strategy<Value = Config> {
     let service = |n: usize| {
         let servers = (server(1), server(2), server(3)).prop_map(|(a, b, c)| [a, b, c]);
         let servers = servers.prop_shuffle();
-        (any::<bool>(), prop::sample::select(vec!["rr", "wrr", "lc", "wlc", "random"]), servers).prop_map(
-            move |(there, scheduler, servers)| {
+        let scheduler = prop::sample::select(SchedulerKind::ALL);
+        (any::<bool>(), scheduler, any::<bool>(), servers).prop_map(
+            move |(there, scheduler, with_flags, servers)| {
                 let servers: Vec<Value> = servers
                     .into_iter()
                     .filter(|(there, ..)| *there)
@@ -231,8 +233,10 @@ fn any_config() -> impl Strategy<Value = Config> {
                     })
                     .collect();
                 let (protocol, port) = [("tcp", 80), ("udp", 80), ("tcp", 0), ("udp", 53)][n];
+                let flags = SchedulerFlag::ALL.iter().filter(|flag| with_flags && flag.scheduler() == scheduler);
+                let flags: Vec<&str> = flags.map(|flag| flag.name()).collect();
                 let service = json!({ "protocol": protocol, "address": "10.0.0.100", "port": port,
-                                      "scheduler": scheduler, "servers": servers });
+                                      "scheduler": scheduler.name(), "scheduler_flags": flags, "servers": servers });
                 there.then_some(service)
             },
         )

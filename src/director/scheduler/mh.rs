@@ -43,32 +43,8 @@ impl Mh {
             // Not every server would get one. The kernel leaves the table as it was, too.
             return;
         }
+        self.buckets = buckets(takers(servers));
         self.servers = servers.to_vec();
-        self.buckets.clear();
-        let mut takers = takers(servers);
-        if takers.is_empty() {
-            return;
-        }
-        const FREE: u16 = u16::MAX;
-        self.buckets.resize(BUCKETS, FREE);
-        let mut left = BUCKETS;
-        loop {
-            for taker in &mut takers {
-                for _ in 0..taker.share {
-                    while self.buckets[taker.bucket] != FREE {
-                        taker.bucket += taker.skip;
-                        if taker.bucket >= BUCKETS {
-                            taker.bucket -= BUCKETS;
-                        }
-                    }
-                    self.buckets[taker.bucket] = taker.server;
-                    left -= 1;
-                    if left == 0 {
-                        return;
-                    }
-                }
-            }
-        }
     }
 
     /// The server of each bucket.
@@ -80,6 +56,33 @@ impl Mh {
     fn eligible(&self, bucket: usize) -> Option<&Arc<RealServer>> {
         let server = &self.servers[usize::from(*self.buckets.get(bucket)?)];
         server.is_eligible().then_some(server)
+    }
+}
+
+/// Whose each bucket is, by the servers' places; none if nobody takes any.
+fn buckets(mut takers: Vec<Taker>) -> Vec<u16> {
+    const FREE: u16 = u16::MAX;
+    if takers.is_empty() {
+        return Vec::new();
+    }
+    let mut buckets = vec![FREE; BUCKETS];
+    let mut left = BUCKETS;
+    loop {
+        for taker in &mut takers {
+            for _ in 0..taker.share {
+                while buckets[taker.bucket] != FREE {
+                    taker.bucket += taker.skip;
+                    if taker.bucket >= BUCKETS {
+                        taker.bucket -= BUCKETS;
+                    }
+                }
+                buckets[taker.bucket] = taker.server;
+                left -= 1;
+                if left == 0 {
+                    return buckets;
+                }
+            }
+        }
     }
 }
 

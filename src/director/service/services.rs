@@ -45,7 +45,7 @@ impl ServiceCore {
     }
 
     /// Runs `f` on the scheduler, alone. A panic in an earlier `f` leaves a scheduler that is still usable: its
-    /// state only says where to go on.
+    /// state only says where to go on, and tables are exchanged whole.
     pub fn with_scheduler<R>(&self, f: impl FnOnce(&mut dyn Scheduler) -> R) -> R {
         f(self.scheduler.lock().unwrap_or_else(PoisonError::into_inner).as_mut())
     }

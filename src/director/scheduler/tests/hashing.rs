@@ -181,7 +181,7 @@ fn share(of: u64, owners: &[u64]) -> f64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
 
     // A server that is drained: set to weight 0, not removed. Five standard deviations are 1 %.
     #[test]
@@ -210,19 +210,18 @@ proptest! {
 
     // A server that is removed: the others fill its buckets, and a few of theirs change hands, as Maglev's do.
     #[test]
-    fn mh_moves_few_clients_of_servers_that_stay(
+    fn mh_moves_few_buckets_of_servers_that_stay(
         mut servers in servers(), which in any::<prop::sample::Index>()
     ) {
         let mut mh = mh::Mh::default();
         mh.on_changed(&servers);
-        let before = all_choices(&mut mh, SchedulerFlags::default());
+        let owners = |mh: &mh::Mh| mh.owners().map(|server| server.id).collect::<Vec<_>>();
+        let before = owners(&mh);
         let removed = servers.remove(which.index(servers.len()));
         mh.on_changed(&servers);
-        let after = all_choices(&mut mh, SchedulerFlags::default());
-        let moved = before.iter().zip(&after).filter(|(before, after)| before != after).count();
-        let others = moved - count(&before, removed.id.0);
-        let others = others as f64 / before.len() as f64;
-        prop_assert!(others <= 0.06, "{others} of {} servers", servers.len() + 1);
+        let stayed = before.iter().zip(owners(&mh)).filter(|(before, _)| **before != removed.id);
+        let moved = stayed.filter(|(before, after)| *before != after).count();
+        prop_assert!(moved <= mh::BUCKETS * 6 / 100, "{moved} of {} servers", servers.len() + 1);
     }
 
     // With equal weights no two servers differ by more than one bucket; a table has no bucket without a server.
