@@ -147,6 +147,25 @@ fn what_receivers_refuse_is_not_encoded() {
     }
 }
 
+/// A mandatory parameter would cost the record where it is not known; a known one has a field of its own.
+#[test]
+fn only_optional_parameters_are_taken_for_such() {
+    let rows: [(&str, &[u8], bool); 9] = [
+        ("none", &[], true),
+        ("one", &[0x44, 1, 9], true),
+        ("two, the second with bit 0x80", &[0x7f, 1, 9, 0xc1, 2, 8, 9], true),
+        ("a mandatory one", &[0x04, 1, 9], false),
+        ("a mandatory one behind", &[0x44, 1, 9, 0x84, 1, 9], false),
+        ("a known one", &[0x42, 1, 9], false),
+        ("one of length 0", &[0x44, 0], false),
+        ("one without length", &[0x44, 1, 9, 0x44], false),
+        ("one past the end", &[0x44, 2, 9], false),
+    ];
+    for (what, bytes, taken) in rows {
+        assert_eq!(OptionalParameters::new(bytes).is_some(), taken, "{what}");
+    }
+}
+
 #[test]
 fn parameters_may_be_too_long_for_twelve_bits() {
     let mut buffer = [0; 5000];
