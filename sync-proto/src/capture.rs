@@ -185,8 +185,9 @@ fn udp_over_v4(packet: &[u8]) -> Option<(IpAddr, IpAddr, &[u8])> {
     let header = packet.first_chunk::<20>()?;
     let [first] = field::<0, 1, _>(header);
     let fragment_offset = u16::from_be_bytes(field::<6, 2, _>(header)) & 0x1fff;
-    let behind = packet.get(usize::from(first & 0x0f) * 4..)?;
-    let is_ours = field::<9, 1, _>(header) == [UDP] && fragment_offset == 0;
+    let header_len = usize::from(first & 0x0f) * 4;
+    let behind = packet.get(header_len..)?;
+    let is_ours = header_len >= header.len() && field::<9, 1, _>(header) == [UDP] && fragment_offset == 0;
     is_ours.then(|| (field::<12, 4, _>(header).into(), field::<16, 4, _>(header).into(), behind))
 }
 

@@ -30,6 +30,7 @@ fn datagrams_are_found_behind_every_header() {
         ("any interface, second form", ANY2, [&[8, 0][..], &[0; 18], &v4()].concat(), true),
         ("filled up", RAW, [v4(), vec![0; 7]].concat(), true),
         ("options of IPv4", RAW, [&changed(v4(), 0, 0x46)[..20], &[1; 4], &v4()[20..]].concat(), true),
+        ("a header of IPv4 shorter than any", RAW, changed(v4(), 0, 0x44), false),
         ("the first fragment", RAW, changed(v4(), 6, 0x20), true),
         ("another fragment", RAW, changed(v4(), 7, 1), false),
         ("TCP", RAW, changed(v4(), 9, 6), false),

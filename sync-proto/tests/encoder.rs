@@ -234,6 +234,7 @@ fn a_buffer_without_room_for_one_record_is_no_full_message() {
         let mut encoder = Encoder::new(&mut buffer, version, SyncId(7), 1472).with_trailer(trailer);
         let record_len = if version == Version::V1 { 36 } else { 24 };
         assert_eq!(encoder.push(&established(1)), Err(EncodeError::TooLong { len: record_len }));
+        assert!(encoder.message_len() >= trailer);
         assert_eq!(encoder.finish(), None);
     }
 }
