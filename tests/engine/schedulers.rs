@@ -8,6 +8,7 @@ use nfvs::director::service::{ClientMask, Family, Fwmark, Persistence, ServiceSe
 use nfvs::director::{Command, CommandError, Hook, ServerSpec, Verdict};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 const VIP: &str = "10.0.0.100:53";
@@ -137,6 +138,23 @@ fn destinations_are_forgotten_as_the_tunables_say() {
         bed.real_server(marked(5, Family::V4), &first).bind_connection(true);
         assert_ne!(ask(&bed), first, "{kind}: it is a new destination");
     }
+}
+
+// A server that was drained keeps its places in mh's table; one that comes back from where removed ones are kept does so
+// as if it had never had another weight.
+#[test]
+fn a_server_that_comes_back_without_weight_has_forgotten_the_one_it_had() {
+    let bed = Bed::serving(Udp, VIP, Mh, &SERVERS);
+    let (service, address) = (key(Udp, VIP), SERVERS[0]);
+    let last_weight = || bed.real_server(service, address).last_weight().get();
+    bed.director.apply(&[Command::EditServer(service, server(address, 7))]).unwrap();
+    bed.director.apply(&[Command::EditServer(service, server(address, 0))]).unwrap();
+    assert_eq!(last_weight(), 7);
+    let before = bed.real_server(service, address);
+    bed.director.apply(&[Command::DeleteServer(service, server(address, 0).address)]).unwrap();
+    bed.director.apply(&[Command::AddServer(service, server(address, 0))]).unwrap();
+    assert!(Arc::ptr_eq(&before, &bed.real_server(service, address)), "it is the same server");
+    assert_eq!(last_weight(), 0);
 }
 
 #[test]
