@@ -196,7 +196,7 @@ impl Director {
     }
 
     /// Connections, packets and bytes of each service and server.
-    pub(crate) fn counters(&mut self) -> anyhow::Result<Vec<String>> {
+    pub(crate) fn counters(&mut self) -> anyhow::Result<Vec<(String, String)>> {
         let mut counters = Vec::new();
         match self {
             Director::Ipvs { namespace } => {
@@ -213,7 +213,7 @@ impl Director {
                         service = format!("{} {}", words[0].to_lowercase(), words[1]);
                         (service.clone(), &words[2..])
                     };
-                    counters.push(format!("{name} {}", numbers.join(" ")));
+                    counters.push((name, numbers.join(" ")));
                 }
             }
             Director::Nfvs { socket } => {
@@ -221,9 +221,9 @@ impl Director {
                 let numbers = |of: &Value| columns.map(|column| of["stats"][column].to_string()).join(" ");
                 for service in list(&granted(socket, &json!({ "command": "show-services" }))?)? {
                     let name = format!("{} {}", text(&service["protocol"])?, endpoint(service)?);
-                    counters.push(format!("{name} {}", numbers(service)));
+                    counters.push((name.clone(), numbers(service)));
                     for server in list(&service["servers"])? {
-                        counters.push(format!("{name} -> {} {}", endpoint(server)?, numbers(server)));
+                        counters.push((format!("{name} -> {}", endpoint(server)?), numbers(server)));
                     }
                 }
             }

@@ -31,7 +31,7 @@ const LAST_PORT: u16 = 9999;
 const NEARLY: u64 = 2;
 
 /// What names a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     pub(crate) protocol: Protocol,
     pub(crate) address: SocketAddr,
