@@ -208,22 +208,6 @@ proptest! {
         prop_assert!(moved <= fair + 0.01, "{moved} of {fair}");
     }
 
-    // A server that is removed: the others fill its buckets, and a few of theirs change hands, as Maglev's do.
-    #[test]
-    fn mh_moves_few_buckets_of_servers_that_stay(
-        mut servers in servers(), which in any::<prop::sample::Index>()
-    ) {
-        let mut mh = mh::Mh::default();
-        mh.on_changed(&servers);
-        let owners = |mh: &mh::Mh| mh.owners().map(|server| server.id).collect::<Vec<_>>();
-        let before = owners(&mh);
-        let removed = servers.remove(which.index(servers.len()));
-        mh.on_changed(&servers);
-        let stayed = before.iter().zip(owners(&mh)).filter(|(before, _)| **before != removed.id);
-        let moved = stayed.filter(|(before, after)| *before != after).count();
-        prop_assert!(moved <= mh::BUCKETS * 6 / 100, "{moved} of {} servers", servers.len() + 1);
-    }
-
     // With equal weights no two servers differ by more than one bucket; a table has no bucket without a server.
     #[test]
     fn mh_shares_its_buckets_evenly(servers in servers()) {
@@ -239,5 +223,40 @@ proptest! {
             let (least, most) = (mh::BUCKETS / total * turns, (mh::BUCKETS / total + 1) * turns);
             prop_assert!((least..=most).contains(&count(&owners, server.id.0)));
         }
+    }
+}
+
+// A server that is removed: the others fill its buckets, and some of theirs change hands, as Maglev's do. There is no
+// bound for a single set of servers: of several thousand, one has two servers that get into each other's way again and
+// again.
+#[test]
+fn mh_moves_few_buckets_of_servers_that_stay_on_average() {
+    const SETS: usize = 200;
+    let mut rng = fastrand::Rng::with_seed(5);
+    for (count, bound) in [(2, 0.0), (3, 0.4), (5, 0.8), (10, 1.3), (20, 1.8), (50, 2.6), (100, 3.2)] {
+        let moved = |rng: &mut fastrand::Rng| {
+            let mut servers: Vec<Arc<RealServer>> = (0..count)
+                .map(|id| {
+                    let address = Ipv4Addr::from(rng.u32(0x0a00_0000..0x0b00_0000)).into();
+                    Arc::new(RealServer::new(
+                        ServerId(id),
+                        address,
+                        80,
+                        ForwardMethod::Nat,
+                        Weight::default(),
+                    ))
+                })
+                .collect();
+            let mut mh = mh::Mh::default();
+            mh.on_changed(&servers);
+            let before: Vec<ServerId> = mh.owners().map(|server| server.id).collect();
+            let removed = servers.remove(rng.usize(..servers.len()));
+            mh.on_changed(&servers);
+            let pairs = before.iter().zip(mh.owners());
+            pairs.filter(|(before, after)| **before != removed.id && **before != after.id).count()
+        };
+        let total: usize = (0..SETS).map(|_| moved(&mut rng)).sum();
+        let percent = 100.0 * total as f64 / (SETS * mh::BUCKETS) as f64;
+        assert!(percent <= bound, "{count} servers: {percent} % on average");
     }
 }

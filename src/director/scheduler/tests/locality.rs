@@ -93,9 +93,11 @@ fn lblcr_takes_the_most_loaded_server_from_a_set_that_has_not_changed_for_long()
     service.load(1, 2);
     // The set is 3 and 2, and 3 has more.
     service.load(2, 1);
-    let only_once = |service: &mut Service| [1, 2, 3].map(|id| service.server(id).active_conns());
-    assert_eq!(only_once(&mut service), [2, 2, 3]);
+    assert_eq!([1, 2, 3].map(|id| service.server(id).active_conns()), [2, 2, 3]);
     assert_eq!(service.choose(&at(10 + 24 * HOUR, 1)), Some(2), "not yet longer than a day");
+    (0..3).for_each(|_| service.server(3).unbind_connection(true));
+    assert_eq!(service.choose(&at(10 + 24 * HOUR, 1)), Some(3), "so it is still of the set");
+    service.load(3, 3);
     assert_eq!(service.choose(&at(11 + 24 * HOUR, 1)), Some(2));
     service.load(2, 1);
     assert_eq!(
