@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::lab::{Capture, Lab, tally, text, wait_for};
+use common::lab::{Capture, Lab, text, wait_for};
 use serde_json::json;
 use std::fs;
 
@@ -37,13 +37,6 @@ fn cases() -> impl Iterator<Item = (&'static str, Back)> {
     VIPS.into_iter().flat_map(|vip| [Back::Straight, Back::Director].map(|back| (vip, back)))
 }
 
-#[track_caller]
-fn answers(lab: &Lab, node: &str, url: &str, count: usize, more: &[&str]) -> Vec<(String, usize)> {
-    let range = format!("{url}/?[1-{count}]");
-    let fixed = ["curl", "-sS", "--fail-early", "--max-time", "5", "-H", "Connection: close"];
-    tally(&lab.run(node, &[&fixed[..], more, &[&range]].concat()))
-}
-
 fn each(count: usize) -> Vec<(String, usize)> {
     SERVERS.map(|server| (server.to_owned(), count)).to_vec()
 }
@@ -53,7 +46,7 @@ fn three_hundred_requests_are_a_hundred_for_each_server() {
     for (vip, back) in cases() {
         let lab = up("dr", vip, back);
         for url in URLS {
-            assert_eq!(answers(&lab, "c1", url, 300, &[]), each(100), "{url}, VIP {vip}, {back:?}");
+            assert_eq!(lab.answers("c1", url, 300, &[]), each(100), "{url}, VIP {vip}, {back:?}");
         }
         // The director has seen the replies, or concluded them.
         let (state, flags) = match back {
@@ -86,7 +79,7 @@ fn a_director_that_checks_sources_strictly_is_the_servers_gateway_all_the_same()
         let lab = up("dr-strict", vip, Back::Director);
         lab.shell("director", "for file in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 1 > $file; done");
         for url in URLS {
-            assert_eq!(answers(&lab, "c1", url, 30, &[]), each(10), "{url}, VIP {vip}");
+            assert_eq!(lab.answers("c1", url, 30, &[]), each(10), "{url}, VIP {vip}");
         }
     }
 }
@@ -97,7 +90,7 @@ fn a_client_on_the_director_reaches_the_virtual_address() {
         let lab = up("dr-local-client", vip, back);
         for (url, own) in URLS.into_iter().zip(["10.0.1.1", "fd00:1::1"]) {
             // With the virtual address for its own, a server would take it for itself.
-            let said = answers(&lab, "director", url, 30, &["--interface", own]);
+            let said = lab.answers("director", url, 30, &["--interface", own]);
             assert_eq!(said, each(10), "{url}, VIP {vip}, {back:?}");
         }
         lab.assert_no_checksum_errors();
@@ -110,7 +103,7 @@ fn in_one_segment_no_redirect_leaves_the_director() {
         let lab = Lab::up("dr-one-arm", "dr-one-arm", &["--vip", vip]);
         let redirects = lab.capture("lan", "icmp[0] == 5 or (icmp6 and ip6[40] == 137)");
         for url in URLS {
-            assert_eq!(answers(&lab, "c1", url, 300, &[]), each(100), "{url}, VIP {vip}");
+            assert_eq!(lab.answers("c1", url, 300, &[]), each(100), "{url}, VIP {vip}");
         }
         // The kernel has made them, and the rules have dropped them.
         for (family, name) in [("ip", "redirect"), ("ip6", "nd-redirect")] {
@@ -313,7 +306,7 @@ fn the_time_to_live_is_counted_down_once_and_its_end_is_reported() {
             .map(|filter| SERVERS.map(|server| lab.capture(server, filter)));
         let replies = ["ip and src 10.0.0.100", "ip6 and src fd00::100"].map(|way| lab.capture("c1", way));
         for url in URLS {
-            assert_eq!(answers(&lab, "c1", url, 3, &[]), each(1));
+            assert_eq!(lab.answers("c1", url, 3, &[]), each(1));
         }
         let assert_63 = |capture: &Capture, word: &str| {
             let seen = capture.wait_for(word);
@@ -427,7 +420,7 @@ fn a_stateful_firewall_passes_direct_routing_with_the_documented_rules() {
         .unwrap();
         lab.run("director", &["nft", "-f", rules.to_str().unwrap()]);
         for url in URLS {
-            assert_eq!(answers(&lab, "c1", url, 30, &[]), each(10), "{url}, VIP {vip}, {back:?}");
+            assert_eq!(lab.answers("c1", url, 30, &[]), each(10), "{url}, VIP {vip}, {back:?}");
         }
     }
 }
@@ -445,8 +438,8 @@ fn a_server_on_the_director_gets_packets_for_the_virtual_address() {
         });
         lab.request(&json!({ "command": "add-service", "service": service }));
         let all = vec![("director".to_owned(), 30)];
-        assert_eq!(answers(&lab, "c1", url, 30, &[]), all);
-        assert_eq!(answers(&lab, "director", url, 30, &["--interface", own]), all);
+        assert_eq!(lab.answers("c1", url, 30, &[]), all);
+        assert_eq!(lab.answers("director", url, 30, &["--interface", own]), all);
     }
     // Replies pass OUTPUT and count.
     let connections = lab.show("connections");
@@ -455,7 +448,7 @@ fn a_server_on_the_director_gets_packets_for_the_virtual_address() {
     }
     for url in ["http://10.0.0.100:8080", "http://[fd00::100]:8080"] {
         let all = vec![("director".to_owned(), 30)];
-        assert_eq!(answers(&lab, "director", url, 30, &[]), all, "a client at the virtual address itself");
+        assert_eq!(lab.answers("director", url, 30, &[]), all, "a client at the virtual address itself");
     }
     lab.assert_no_checksum_errors();
 }
@@ -485,7 +478,7 @@ fn methods_change_and_mix_under_load() {
         ] {
             edit(11, change);
             methods(of);
-            for server in answers(&lab, "c1", url, 60, &[]) {
+            for server in lab.answers("c1", url, 60, &[]) {
                 assert!(server.1 > 0, "{of:?}: {server:?}");
             }
         }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::lab::{Lab, tally, text, wait_for};
+use common::lab::{Lab, text, wait_for};
 use serde_json::{Value, json};
 
 const VIPS: [&str; 2] = ["none", "local"];
@@ -76,9 +76,8 @@ fn tracked(lab: &Lab) -> String {
 #[track_caller]
 fn assert_services_work(lab: &Lab, node: &str, servers: usize, case: &str) {
     for address in ADDRESSES {
-        let url = format!("http://{}/?[1-30]", bracketed(address));
-        let answers = lab.run(node, &["curl", "-sS", "--max-time", "5", "-H", "Connection: close", &url]);
-        assert_eq!(tally(&answers).len(), servers, "{case}, {address} from {node}");
+        let url = format!("http://{}", bracketed(address));
+        assert_eq!(lab.answers(node, &url, 30, &[]).len(), servers, "{case}, {address} from {node}");
         assert_eq!(echo(lab, node, address, 7), "probe\n", "{case}, {address} from {node}");
     }
 }

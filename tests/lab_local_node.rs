@@ -2,20 +2,13 @@
 
 mod common;
 
-use common::lab::{Lab, tally, text};
+use common::lab::{Lab, text};
 use serde_json::{Value, json};
 
 const ADDRESSES: [&str; 2] = ["10.0.0.100", "fd00::100"];
 const URLS: [&str; 2] = ["http://10.0.0.100", "http://[fd00::100]"];
 /// The director's own address beside the virtual one.
 const OWN: [&str; 2] = ["10.0.9.9", "fd00:9::9"];
-
-#[track_caller]
-fn answers(lab: &Lab, node: &str, url: &str, more: &[&str]) -> Vec<(String, usize)> {
-    let range = format!("{url}/?[1-30]");
-    let fixed = ["curl", "-sS", "--fail-early", "--max-time", "5", "-H", "Connection: close"];
-    tally(&lab.run(node, &[&fixed[..], more, &[&range]].concat()))
-}
 
 fn halves() -> Vec<(String, usize)> {
     ["director", "s1"].map(|server| (server.to_owned(), 15)).to_vec()
@@ -32,8 +25,8 @@ fn the_director_has_its_part_of_a_translated_service() {
     for vip in ["none", "local"] {
         let lab = Lab::up("local-part", "local-part", &["--vip", vip]);
         for (url, own) in URLS.into_iter().zip(OWN) {
-            assert_eq!(answers(&lab, "c1", url, &[]), halves(), "{url}, VIP {vip}");
-            assert_eq!(answers(&lab, "director", url, &[]), halves(), "{url}, VIP {vip}");
+            assert_eq!(lab.answers("c1", url, 30, &[]), halves(), "{url}, VIP {vip}");
+            assert_eq!(lab.answers("director", url, 30, &[]), halves(), "{url}, VIP {vip}");
             let shown = lab.show("connections");
             let its = connections_to(&shown, own);
             assert_eq!(its.len(), 30, "VIP {vip}");
@@ -42,14 +35,7 @@ fn the_director_has_its_part_of_a_translated_service() {
             }
         }
         for server in ADDRESSES {
-            let questions = "server.lab TXT\n".repeat(30);
-            std::fs::write(lab.file("questions"), questions).unwrap();
-            let path = lab.file("questions");
-            let at = format!("@{server}");
-            let words =
-                ["dig", &at, "+short", "+tries=1", "+time=3", "+nocookie", "-f", path.to_str().unwrap()];
-            let counts = tally(&lab.run("c1", &words).replace('"', ""));
-            assert_eq!(counts, halves(), "{server}, VIP {vip}");
+            assert_eq!(lab.names("c1", server, 30), halves(), "{server}, VIP {vip}");
         }
         lab.assert_no_checksum_errors();
     }
@@ -66,8 +52,8 @@ fn a_local_node_answers_at_the_virtual_address() {
             lab.request(&json!({ "command": "add-server", "service": service, "server": server }));
             let url =
                 if vip.contains(':') { format!("http://[{vip}]:8080") } else { format!("http://{vip}:8080") };
-            assert_eq!(answers(&lab, "c1", &url, &[]), halves(), "{server}");
-            assert_eq!(answers(&lab, "director", &url, &["--interface", own]), halves(), "{server}");
+            assert_eq!(lab.answers("c1", &url, 30, &[]), halves(), "{server}");
+            assert_eq!(lab.answers("director", &url, 30, &["--interface", own]), halves(), "{server}");
         }
         let services = text(&lab.nfvs(&["show", "services"]).stdout);
         assert_eq!(services.matches(" Local ").count(), 2, "{services}");

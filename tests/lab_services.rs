@@ -11,15 +11,6 @@ const WEB: [(&str, &str, [&str; 3]); 2] = [
     ("http://[fd00::100]", "fd00::100", ["fd00:2::11", "fd00:3::12", "fd00:4::13"]),
 ];
 
-/// The answers to `count` requests, a connection each.
-#[track_caller]
-fn answers(lab: &Lab, node: &str, url: &str, count: usize) -> Vec<(String, usize)> {
-    let range = format!("{url}/?[1-{count}]");
-    let said =
-        lab.run(node, &["curl", "-sS", "--fail-early", "--max-time", "5", "-H", "Connection: close", &range]);
-    tally(&said)
-}
-
 /// The answers of DNS servers to `count` questions from one port of the client.
 #[track_caller]
 fn answers_from_one_port(lab: &Lab, server: &str, count: usize) -> Vec<(String, usize)> {
@@ -61,13 +52,13 @@ fn each(count: usize) -> Vec<(String, usize)> {
 fn a_persistent_client_stays_with_its_server() {
     let lab = Lab::up("persistence", "nat", &[]);
     for (url, vip, _) in WEB {
-        assert_eq!(answers(&lab, "c1", url, 9), each(3));
+        assert_eq!(lab.answers("c1", url, 9, &[]), each(3));
         let bits = if vip.contains(':') { 64 } else { 24 };
         edit(&lab, key("tcp", vip, 80), &json!({ "persistence": { "timeout": 60, "netmask": bits } }));
-        let stayed = answers(&lab, "c1", url, 20);
+        let stayed = lab.answers("c1", url, 20, &[]);
         assert_eq!(stayed.len(), 1, "{stayed:?}");
         // By default it has another server in turn, but it is of the same network.
-        assert_eq!(answers(&lab, "director", url, 20), stayed);
+        assert_eq!(lab.answers("director", url, 20, &[]), stayed);
 
         let all = lab.show("connections");
         let virtual_address = format!("{}:80", &url["http://".len()..]);
@@ -79,7 +70,7 @@ fn a_persistent_client_stays_with_its_server() {
         let clients = if vip.contains(':') { "[fd00:1::]:0" } else { "10.0.1.0:0" };
         assert_eq!(template["client"], clients, "{template}");
         edit(&lab, key("tcp", vip, 80), &json!({ "persistence": null }));
-        assert_eq!(answers(&lab, "c1", url, 9), each(3));
+        assert_eq!(lab.answers("c1", url, 9, &[]), each(3));
     }
     lab.assert_no_checksum_errors();
 }
@@ -124,8 +115,12 @@ fn a_marked_network_is_one_service() {
                 lab.request(&json!({ "command": "add-service", "service": service }));
             }
             for node in ["c1", "director"] {
-                assert_eq!(answers(&lab, node, url, 9), each(3), "{node}");
-                assert_eq!(answers(&lab, node, &format!("{url}:4711"), 9), each(3), "{node}: another port");
+                assert_eq!(lab.answers(node, url, 9, &[]), each(3), "{node}");
+                assert_eq!(
+                    lab.answers(node, &format!("{url}:4711"), 9, &[]),
+                    each(3),
+                    "{node}: another port"
+                );
             }
             let answered = answers_from_one_port(&lab, host, 30);
             assert_eq!(answered.iter().map(|(_, count)| count).sum::<usize>(), 30, "{answered:?}");
@@ -144,10 +139,10 @@ fn a_marked_network_is_one_service() {
 
             // One template spans all addresses and ports; the servers listen to this one.
             edit(&lab, json!({ "fwmark": 5, "family": family(host) }), &json!({ "persistence": {} }));
-            let first = answers(&lab, "c1", &format!("{url}:8080"), 5);
+            let first = lab.answers("c1", &format!("{url}:8080"), 5, &[]);
             let other = url.replace(['5', ']'], "");
             let other = if vip.contains(':') { format!("{other}6]:8080") } else { format!("{other}6:8080") };
-            assert_eq!(answers(&lab, "c1", &other, 5), first);
+            assert_eq!(lab.answers("c1", &other, 5, &[]), first);
             assert_eq!(first.len(), 1, "{first:?}");
         }
         lab.assert_no_checksum_errors();
@@ -184,7 +179,7 @@ fn with_cache_bypass_marked_packets_go_past_servers_that_are_not_there() {
         assert_eq!(refused.status.code(), Some(7), "{}", text(&refused.stderr));
         tune(1);
         for node in ["c1", "director"] {
-            assert_eq!(answers(&lab, node, url, 5), [("s1".to_owned(), 5)], "{node}");
+            assert_eq!(lab.answers(node, url, 5, &[]), [("s1".to_owned(), 5)], "{node}");
         }
         // A program of the director's gets what is addressed to it, too.
         let (bind, own, kind) =
@@ -200,7 +195,7 @@ fn with_cache_bypass_marked_packets_go_past_servers_that_are_not_there() {
         assert!(read.starts_with("Linux version"), "{read}");
         let server = json!({ "address": server, "port": 8080, "weight": 1 });
         lab.request(&json!({ "command": "edit-server", "service": service, "server": server }));
-        assert_eq!(answers(&lab, "c1", url, 5), [("s2".to_owned(), 5)]);
+        assert_eq!(lab.answers("c1", url, 5, &[]), [("s2".to_owned(), 5)]);
         let shown = lab.show("connections");
         let passed: Vec<_> =
             shown.as_array().unwrap().iter().filter(|entry| entry["server"] == nobody).collect();
@@ -250,7 +245,7 @@ fn a_full_server_is_passed_over() {
             );
         }
         let expected = [("s1", 5), ("s2", 5), ("s3", 20)].map(|(name, count)| (name.to_owned(), count));
-        assert_eq!(answers(&lab, "c1", url, 30), expected, "those that are closing count");
+        assert_eq!(lab.answers("c1", url, 30, &[]), expected, "those that are closing count");
     }
     let servers = lab.show("servers");
     let full = servers.as_array().expect("a list").iter().filter(|server| server["overloaded"] == true);

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::lab::{Lab, tally, text, wait_for};
+use common::lab::{Lab, text, wait_for};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -30,13 +30,6 @@ fn kinds() -> [(Value, [&'static str; 2], [&'static str; 2]); 6] {
         (gue("full"), with_checksum, at_gue),
         (gue("remote"), with_checksum, at_gue),
     ]
-}
-
-#[track_caller]
-fn answers(lab: &Lab, node: &str, url: &str, count: usize, more: &[&str]) -> Vec<(String, usize)> {
-    let range = format!("{url}/?[1-{count}]");
-    let fixed = ["curl", "-sS", "--fail-early", "--max-time", "5", "-H", "Connection: close"];
-    tally(&lab.run(node, &[&fixed[..], more, &[&range]].concat()))
 }
 
 fn each(count: usize) -> Vec<(String, usize)> {
@@ -92,7 +85,7 @@ fn sixty_requests_are_thirty_for_each_server() {
     for vip in VIPS {
         let lab = Lab::up("tunnel", "tunnel", &["--vip", vip]);
         for url in URLS {
-            assert_eq!(answers(&lab, "c1", url, 60, &[]), each(30), "{url}, VIP {vip}");
+            assert_eq!(lab.answers("c1", url, 60, &[]), each(30), "{url}, VIP {vip}");
         }
         let connections = lab.show("connections");
         for connection in connections.as_array().unwrap() {
@@ -109,7 +102,7 @@ fn sixty_requests_are_thirty_for_each_server() {
         assert!(asked.status.success(), "VIP {vip}: {}", text(&asked.stderr));
         // Processes on the director are clients as well, at another address of their own than the virtual one.
         for (url, own) in URLS.into_iter().zip(["10.0.1.1", "fd00:1::1"]) {
-            let said = answers(&lab, "director", url, 10, &["--interface", own]);
+            let said = lab.answers("director", url, 10, &["--interface", own]);
             assert_eq!(said, each(5), "{url}, VIP {vip}");
         }
         lab.assert_queues_lost_nothing();
@@ -127,7 +120,7 @@ fn every_kind_of_tunnel_carries_either_family_over_either() {
                 let capture = lab.capture("s1", &filter);
                 let case = format!("{vip} by {server} in {tunnel}");
                 lead_to(&lab, vip, &json!({ "address": server, "forward": "tunnel", "tunnel": tunnel }));
-                assert_eq!(answers(&lab, "c1", url, 4, &[]), [("s1".to_owned(), 4)], "{case}");
+                assert_eq!(lab.answers("c1", url, 4, &[]), [("s1".to_owned(), 4)], "{case}");
                 upload(&lab, url, 300_000, &case);
                 echo(&lab, 20_000, vip);
                 capture.wait_for(seen[outer]);
@@ -186,7 +179,7 @@ fn the_time_to_live_is_counted_down_inside_and_its_end_is_reported() {
     let requests = [("ip and dst 10.0.0.100", "ttl 63"), ("ip6 and dst fd00::100", "hlim 63")]
         .map(|(filter, seen)| (["s1", "s2"].map(|server| lab.capture(server, filter)), seen));
     for url in URLS {
-        assert_eq!(answers(&lab, "c1", url, 2, &[]), each(1));
+        assert_eq!(lab.answers("c1", url, 2, &[]), each(1));
     }
     for (captures, seen) in &requests {
         for capture in captures {
@@ -220,7 +213,7 @@ fn replies_cross_a_director_that_is_the_servers_gateway() {
             lab.run(server, &["ip", "-6", "route", "replace", "default", "via", "fd00:2::1"]);
         }
         for url in URLS {
-            assert_eq!(answers(&lab, "c1", url, 20, &[]), each(10), "{url}, VIP {vip}");
+            assert_eq!(lab.answers("c1", url, 20, &[]), each(10), "{url}, VIP {vip}");
         }
         for connection in lab.show("connections").as_array().unwrap() {
             if connection["state"] != "CLOSE" {
@@ -243,7 +236,7 @@ fn routes_and_addresses_that_change_count_from_the_next_packet_on() {
         let second = ["10.0.2.12", "fd00:2::12"][family];
         let other = json!({ "address": second, "weight": 0 });
         lab.request(&json!({ "command": "edit-server", "service": service, "server": other }));
-        let served = || answers(&lab, "c1", url, 2, &[]) == [("s1".to_owned(), 2)];
+        let served = || lab.answers("c1", url, 2, &[]) == [("s1".to_owned(), 2)];
         assert!(served());
         // Nowhere, as far as routing knows: the client is told, and no more once there is a way again.
         let before = lab.show("stats")["drops"]["unreachable"].as_u64().unwrap();
@@ -283,7 +276,7 @@ fn a_server_on_the_director_gets_packets_for_the_virtual_address() {
         let server = json!({ "address": server, "forward": "tunnel" });
         let service = json!({ "protocol": "tcp", "address": vip, "port": 8080, "servers": [server] });
         lab.request(&json!({ "command": "add-service", "service": service }));
-        assert_eq!(answers(&lab, "c1", url, 10, &[]), [("director".to_owned(), 10)]);
+        assert_eq!(lab.answers("c1", url, 10, &[]), [("director".to_owned(), 10)]);
     }
     lab.assert_no_checksum_errors();
 }
@@ -316,7 +309,7 @@ fn a_stateful_firewall_passes_tunnels_with_the_documented_rules() {
     lab.run("r2", &["ip", "link", "set", "lan", "mtu", "1300"]);
     lab.run("lan", &["ip", "link", "set", "r2", "mtu", "1300"]);
     for url in URLS {
-        assert_eq!(answers(&lab, "c1", url, 20, &[]), each(10), "{url}");
+        assert_eq!(lab.answers("c1", url, 20, &[]), each(10), "{url}");
         upload(&lab, url, 1_000_000, url);
     }
 }

@@ -5,9 +5,10 @@ use nix::sched::{CloneFlags, setns};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs::{self, File};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -76,6 +77,36 @@ impl Lab {
     #[track_caller]
     pub(crate) fn shell(&self, node: &str, script: &str) -> String {
         self.run(node, &["bash", "-euo", "pipefail", "-c", script])
+    }
+
+    /// How often each server answers `count` HTTP requests from a node, a connection each, with these options of curl.
+    #[track_caller]
+    pub(crate) fn answers(
+        &self,
+        node: &str,
+        url: &str,
+        count: u16,
+        options: &[&str],
+    ) -> Vec<(String, usize)> {
+        const REQUESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/netns-lab/lib/requests");
+        let first = unused_ports(count).start.to_string();
+        tally(&self.run(node, &[&[REQUESTS, &first, &count.to_string(), url], options].concat()))
+    }
+
+    /// How often each DNS server answers `count` questions from a node, from a port each.
+    #[track_caller]
+    pub(crate) fn names(&self, node: &str, server: &str, count: u16) -> Vec<(String, usize)> {
+        let any = if server.contains(':') { "::" } else { "0.0.0.0" };
+        let Range { start, end } = unused_ports(count);
+        let names = self.shell(
+            node,
+            &format!(
+                "for ((port = {start}; port < {end}; port++)); do
+                    dig -b {any}#$port @{server} +short +tries=1 +time=3 +nocookie server.lab TXT
+                done"
+            ),
+        );
+        tally(&names.replace('"', ""))
     }
 
     /// Starts `wrk` with these arguments on `c1`, for longer than any test takes; see [`Running::end_load`].
@@ -279,6 +310,13 @@ pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
 /// Bytes as text.
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// So many ports of clients that no other call gets; `lib/requests` says what they are for.
+fn unused_ports(count: u16) -> Range<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(10_000);
+    let start = NEXT.fetch_add(count, Ordering::Relaxed);
+    start..start + count
 }
 
 /// How often each line occurs, by line.

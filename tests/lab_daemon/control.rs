@@ -1,7 +1,7 @@
 //! The control socket: live changes as clients see them, and requests that no good program would send.
 
 use super::common::lab::{Lab, text, wait_for};
-use super::{answers, assert_refused, assert_serves, each, rules};
+use super::{assert_refused, assert_serves, each, rules};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -85,15 +85,15 @@ fn every_change_is_seen_by_clients() {
     let servers = json!([server(s1, 1), server(s2, 1)]);
     let new = with(json!({ "name": "new", "scheduler": "rr", "servers": servers }));
     lab.request(&json!({ "command": "add-service", "service": new }));
-    assert_eq!(answers(&lab, url, 20), each(&[("s1", 10), ("s2", 10)]));
+    assert_eq!(lab.answers("c1", url, 20, &[]), each(&[("s1", 10), ("s2", 10)]));
 
     let scheduler = with(json!({ "scheduler": "wrr" }));
     lab.request(&json!({ "command": "edit-service", "service": scheduler }));
     lab.request(&json!({ "command": "edit-server", "service": service, "server": server(s2, 3) }));
-    assert_eq!(answers(&lab, url, 40), each(&[("s1", 10), ("s2", 30)]));
+    assert_eq!(lab.answers("c1", url, 40, &[]), each(&[("s1", 10), ("s2", 30)]));
 
     lab.request(&json!({ "command": "add-server", "service": service, "server": server(s3, 4) }));
-    assert_eq!(answers(&lab, url, 80), each(&[("s1", 10), ("s2", 30), ("s3", 40)]));
+    assert_eq!(lab.answers("c1", url, 80, &[]), each(&[("s1", 10), ("s2", 30), ("s3", 40)]));
 
     // Weight 0: no new connections, but those there are go on.
     lab.request(&json!({ "command": "edit-server", "service": service, "server": server(s1, 0) }));
@@ -104,7 +104,7 @@ fn every_change_is_seen_by_clients() {
     assert_eq!(browser.page(), "s3");
     assert_refused(&lab, url);
     lab.request(&json!({ "command": "edit-server", "service": service, "server": server(s1, 1) }));
-    assert_eq!(answers(&lab, url, 5), each(&[("s1", 5)]));
+    assert_eq!(lab.answers("c1", url, 5, &[]), each(&[("s1", 5)]));
     assert_eq!(browser.page(), "s3");
 
     // A deleted server: what its connections still send is dropped.
@@ -114,7 +114,7 @@ fn every_change_is_seen_by_clients() {
     assert_eq!(lab.show("stats")["drops"]["server_removed"], 0);
     browser.request();
     wait_for("drops", || lab.show("stats")["drops"]["server_removed"] != 0);
-    assert_eq!(answers(&lab, url, 5), each(&[("s1", 5)]));
+    assert_eq!(lab.answers("c1", url, 5, &[]), each(&[("s1", 5)]));
     // It comes back with its connections.
     lab.request(&json!({ "command": "add-server", "service": service, "server": server(s3, 1) }));
     assert_eq!(browser.page(), "s3");
@@ -302,7 +302,7 @@ fn a_change_is_made_whole_or_not_at_all() {
         assert_eq!((rules(&lab), lab.show("services")), before, "{reply}");
     }
     lab.request(&json!({ "command": "add-service", "service": new("new", json!([good])) }));
-    assert_eq!(answers(&lab, "http://10.0.0.101/", 2), each(&[("s1", 2)]));
+    assert_eq!(lab.answers("c1", "http://10.0.0.101/", 2, &[]), each(&[("s1", 2)]));
 }
 
 #[test]

@@ -153,7 +153,7 @@ fn the_log_has_a_line_for_each_event_and_none_for_packets() {
     let lab = Lab::up("log", "nat4", &["--no-daemon"]);
     // An empty filter is none.
     let daemon = Daemon::start(&lab, &["env", "RUST_LOG="]);
-    assert_eq!(super::answers(&lab, URL, 300), each(&[("s1", 100), ("s2", 100), ("s3", 100)]));
+    assert_eq!(lab.answers("c1", URL, 300, &[]), each(&[("s1", 100), ("s2", 100), ("s3", 100)]));
     assert_refused(&lab, "http://10.0.0.100:81/");
     // A name that cannot be, on two lines, stays on one.
     let service = json!({ "protocol": "udp", "address": "10.0.0.101", "port": 53 });

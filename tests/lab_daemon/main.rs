@@ -14,7 +14,7 @@ mod reload;
 mod start;
 mod statistics;
 
-use common::lab::{Lab, tally, text, wait_for};
+use common::lab::{Lab, text, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs::{self, File};
@@ -124,21 +124,13 @@ fn configure(lab: &Lab, change: impl FnOnce(&mut Value)) {
     fs::rename(new, path).expect("replace the configuration");
 }
 
-/// The answers to `count` requests from c1, a connection each, by server.
-#[track_caller]
-fn answers(lab: &Lab, url: &str, count: usize) -> Vec<(String, usize)> {
-    let range = format!("{url}?[1-{count}]");
-    let words = ["curl", "-sS", "--fail-early", "--max-time", "5", "-H", "Connection: close", &range];
-    tally(&lab.run("c1", &words))
-}
-
 fn each(servers: &[(&str, usize)]) -> Vec<(String, usize)> {
     servers.iter().map(|&(server, count)| (server.to_owned(), count)).collect()
 }
 
 #[track_caller]
 fn assert_serves(lab: &Lab) {
-    assert_eq!(answers(lab, URL, 30), each(&[("s1", 10), ("s2", 10), ("s3", 10)]));
+    assert_eq!(lab.answers("c1", URL, 30, &[]), each(&[("s1", 10), ("s2", 10), ("s3", 10)]));
 }
 
 /// Asserts that a request to the virtual service is refused at once.

@@ -2,8 +2,7 @@
 
 use super::common::lab::{Lab, wait_for};
 use super::{
-    Daemon, NFVS, URL, answers, assert_nothing_left, assert_serves, configure, each, refusal, rules, run,
-    success,
+    Daemon, NFVS, URL, assert_nothing_left, assert_serves, configure, each, refusal, rules, run, success,
 };
 use nft_rules::QueueClass;
 use rustix::process::Signal;
@@ -50,7 +49,7 @@ fn weights_change_under_load_and_no_request_fails() {
     for load in [short, lasting] {
         load.end_load();
     }
-    assert_eq!(answers(&lab, URL, 40), each(&[("s1", 10), ("s2", 30)]));
+    assert_eq!(lab.answers("c1", URL, 40, &[]), each(&[("s1", 10), ("s2", 30)]));
     assert_eq!(reload(&lab), "reloaded: nothing to change\n");
 }
 
@@ -95,8 +94,8 @@ fn the_file_counts_and_not_what_requests_have_changed() {
     assert!(ping("10.0.0.100"));
     assert_eq!(reload(&lab), "reloaded: 1 service added, 2 removed, 1 changed; answer_ping changed\n");
     assert!(!ping("10.0.0.100"));
-    assert_eq!(answers(&lab, URL, 20), each(&[("s2", 10), ("s3", 10)]));
-    assert_eq!(answers(&lab, "http://10.0.0.101/", 2), each(&[("s1", 2)]));
+    assert_eq!(lab.answers("c1", URL, 20, &[]), each(&[("s2", 10), ("s3", 10)]));
+    assert_eq!(lab.answers("c1", "http://10.0.0.101/", 2, &[]), each(&[("s1", 2)]));
     let names: Vec<Value> =
         lab.show("services").as_array().unwrap().iter().map(|service| service["name"].clone()).collect();
     assert_eq!(names, ["renamed", "web"]);
@@ -194,7 +193,7 @@ fn a_hangup_reloads_and_says_so_in_the_log() {
     set_weights(&lab, [1, 0, 0]);
     daemon.signal(Signal::HUP);
     log_has("INFO reloaded file=", 1);
-    assert_eq!(answers(&lab, URL, 5), each(&[("s1", 5)]));
+    assert_eq!(lab.answers("c1", URL, 5, &[]), each(&[("s1", 5)]));
 
     fs::write(&file, "{ \"services\": 7,\n  \"queue\": {} }").unwrap();
     let check = Command::new(NFVS).arg("check").arg(&file).output().unwrap();
@@ -205,7 +204,7 @@ fn a_hangup_reloads_and_says_so_in_the_log() {
         log_has(&format!("ERROR {complaint}\n"), 1);
     }
     log_has("ERROR the reload was refused; what runs goes on unchanged file=", 1);
-    assert_eq!(answers(&lab, URL, 5), each(&[("s1", 5)]));
+    assert_eq!(lab.answers("c1", URL, 5, &[]), each(&[("s1", 5)]));
 
     fs::write(&file, right).unwrap();
     daemon.signal(Signal::HUP);
@@ -229,7 +228,7 @@ fn many_reloads_at_once_come_one_after_the_other() {
     });
     set_weights(&lab, [1, 0, 0]);
     reload(&lab);
-    assert_eq!(answers(&lab, URL, 5), each(&[("s1", 5)]));
+    assert_eq!(lab.answers("c1", URL, 5, &[]), each(&[("s1", 5)]));
 }
 
 /// As on a disk that does not answer: reading a pipe ends when somebody writes to it.

@@ -2,7 +2,7 @@
 
 use super::common::lab::{Lab, text, wait_for};
 use super::nobody::Nobody;
-use super::{Daemon, NFVS, URL, answers, assert_nothing_left, assert_serves, configure, each, refusal, run};
+use super::{Daemon, NFVS, URL, assert_nothing_left, assert_serves, configure, each, refusal, run};
 use nfvs::daemon::queue::{self, Backend, QueueConfig};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -121,7 +121,7 @@ fn a_user_with_one_capability_serves() {
     }
 
     for url in [URL, "http://[fd00::100]/"] {
-        assert_eq!(answers(&lab, url, 30), each(&[("s1", 10), ("s2", 10), ("s3", 10)]));
+        assert_eq!(lab.answers("c1", url, 30, &[]), each(&[("s1", 10), ("s2", 10), ("s3", 10)]));
     }
 
     let queues = nobody.queues();
@@ -193,7 +193,7 @@ fn forwarding_that_is_off_is_named() {
     assert_eq!((asked.status.code(), text(&asked.stdout)), (Some(1), no_v6));
     set(v6, 1);
     lab.request(&json!({ "command": "add-server", "service": service, "server": server }));
-    assert_eq!(answers(&lab, "http://[fd00::100]/", 2), each(&[("s1", 2)]));
+    assert_eq!(lab.answers("c1", "http://[fd00::100]/", 2, &[]), each(&[("s1", 2)]));
 }
 
 #[test]
