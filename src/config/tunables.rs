@@ -171,24 +171,23 @@ impl<'de> Deserialize<'de> for SyncThreshold {
             type Value = SyncThreshold;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of two numbers, a packet and a period: [3, 50]; the packet below the period, or the period 0")
+                f.write_str(
+                    "two numbers from 0 to 2147483647 in [ ], the first below the second or the second 0",
+                )
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut numbers: A) -> Result<SyncThreshold, A::Error> {
-                let mut both = [0; 2];
-                for (index, place) in both.iter_mut().enumerate() {
-                    *place = numbers
-                        .next_element::<Quantity>()?
-                        .ok_or_else(|| de::Error::invalid_length(index, &self))?
-                        .get();
+                let refused = || de::Error::invalid_value(Unexpected::Seq, &self);
+                let mut next = || numbers.next_element::<Quantity>().map_err(|_| refused());
+                match (next()?, next()?, next()?) {
+                    (Some(packet), Some(period), None) => {
+                        SyncThreshold::new([packet.get(), period.get()]).ok_or_else(refused)
+                    }
+                    _ => Err(refused()),
                 }
-                if numbers.next_element::<de::IgnoredAny>()?.is_some() {
-                    return Err(de::Error::invalid_length(3, &self));
-                }
-                SyncThreshold::new(both).ok_or_else(|| de::Error::invalid_value(Unexpected::Seq, &self))
             }
         }
-        deserializer.deserialize_seq(Pair)
+        deserializer.deserialize_tuple(2, Pair)
     }
 }
 

@@ -281,13 +281,11 @@ impl Connection {
     /// [method that routes](ForwardMethod::is_routed), from the server if others reach it through a tunnel. To a server
     /// of no service, that which a service of the same virtual address has, if one has.
     pub fn route(&self, services: &Services) -> Option<Route> {
-        if self.is_nat() {
-            return None;
+        match self.forward() {
+            ForwardMethod::Nat | ForwardMethod::Bypass => None,
+            _ if self.is_bound() => self.server.forwarding().route,
+            _ => services.route(self.virtual_address, self.server.address),
         }
-        if self.is_bound() {
-            return self.server.forwarding().route;
-        }
-        services.route(self.virtual_address, self.server.address)
     }
 
     /// The virtual address and port.
