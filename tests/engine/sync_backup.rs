@@ -264,6 +264,22 @@ fn a_server_that_comes_later_is_bound_by_the_next_record_and_not_by_packets() {
 }
 
 #[test]
+fn binding_by_another_method_leaves_other_connections_of_the_client_alone() {
+    let bed = web();
+    bed.add(Tcp, "10.0.0.101:80", Rr, &[STRANGER]);
+    let other = record(TCP, [CLIENT, "10.0.0.101:80", STRANGER], ESTABLISHED, 0);
+    let told = record(TCP, [CLIENT, WEB, STRANGER], ESTABLISHED, 0x83);
+    assert_eq!(apply(&bed, &[other, told]), [2, 0, 0, 0]);
+    bed.change(Command::AddServer(key(Tcp, WEB), server(STRANGER, 1)));
+    assert_eq!(apply(&bed, &[told]), [0, 1, 0, 0]);
+    bed.director.check_invariants();
+    assert_eq!(bed.states().len(), 2);
+    let [one, another] = ["10.0.0.101:80", WEB].map(|vip| bed.tcp(CLIENT, vip, ACK));
+    assert_eq!([one.destination(), another.destination()], [STRANGER; 2]);
+    assert_ne!(one.from, another.from, "the server tells them apart");
+}
+
+#[test]
 fn a_service_that_comes_later_serves_what_it_was_told_before() {
     let bed = Bed::serving(Tcp, "10.0.0.100:81", Rr, &[ONE]);
     start_backup(&bed.director);

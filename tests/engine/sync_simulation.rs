@@ -235,3 +235,46 @@ fn settle(simulation: &mut Simulation, clients: &[(u8, u16, u8)]) {
     simulation.pass(2000);
     simulation.pass(1);
 }
+
+/// Workers, the one who receives, the one who sends and the one whose clock ticks have locks in common.
+#[test]
+fn threads_share_a_director_that_is_master_and_backup() {
+    let (bed, other) = (director(), director());
+    start_master(&other.director);
+    let every = SyncThreshold { packet: 0, period: 1 };
+    for bed in [&bed, &other] {
+        bed.tune(Tunables { sync_threshold: every, ..Tunables::default() });
+        start_master(&bed.director);
+        start_backup(&bed.director);
+    }
+    let (bed, other) = (&bed, &other);
+    let handle = |bed: &Bed, random: &mut fastrand::Rng| {
+        let client = format!("10.0.1.{}:{}", random.u8(1..9), random.u16(1000..1010));
+        let vip = [WEB, SHOP][random.usize(..2)];
+        let flags = [SYN, ACK, ACK, FIN | ACK, RST][random.usize(..5)];
+        let _ = bed.handle(&mut tcp(&client, vip, flags, b""));
+    };
+    std::thread::scope(|scope| {
+        for seed in 0..2 {
+            scope.spawn(move || {
+                let mut random = fastrand::Rng::with_seed(seed);
+                (0..5000).for_each(|_| handle(bed, &mut random));
+            });
+        }
+        scope.spawn(move || {
+            let mut random = fastrand::Rng::with_seed(7);
+            let later = bed.now + Duration::from_secs(2);
+            for _ in 0..2000 {
+                handle(other, &mut random);
+                for message in other.director.take_sync_messages(later, 0, usize::MAX) {
+                    let _ = bed.director.apply_sync(bed.now, &message);
+                }
+                drop(bed.director.take_sync_messages(later, 0, usize::MAX));
+                bed.director.handle_timeout(bed.now);
+            }
+        });
+    });
+    bed.director.check_invariants();
+    let counters = bed.director.sync_counters();
+    assert!(counters.master.records > 1000 && counters.backup.updated > 1000, "{counters:?}");
+}

@@ -84,17 +84,19 @@ impl ConnectionTable {
         shard.insert(connection, now, |old| self.ended(&old))
     }
 
-    /// Gives a connection that is of no service to a server of one. What another of the new keys was gives way.
+    /// Gives a connection that is of no service to a server of one, which is to see `client_port`.
     pub fn bind(
         &self,
         shard: &mut Shard,
         handle: Handle,
         (server, service): (Arc<RealServer>, Arc<ServiceCore>),
+        client_port: u16,
         now: Time,
     ) -> Handle {
         self.rekey(shard, handle, now, |connection| {
             connection.server.unbind_connection(connection.is_active());
             connection.bind(server, service);
+            connection.translate_client_port(client_port);
             connection.server.bind_connection(connection.is_active());
         })
     }

@@ -15,7 +15,7 @@ use crate::director::engine::Director;
 use crate::director::packet::Transport;
 use crate::director::protocol::State;
 use crate::director::scheduling::PORT_ATTEMPTS;
-use crate::director::service::{Fwmark, PersistenceEngine, RealServer, ServiceCore, Services};
+use crate::director::service::{ForwardMethod, Fwmark, PersistenceEngine, RealServer, ServiceCore, Services};
 use crate::director::{DropReason, Time};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -145,16 +145,22 @@ impl Receiver<'_> {
         if connection.is_bound() {
             return handle;
         }
-        let (method, fwmark) = (connection.flags, connection.fwmark());
-        let target = Target {
-            fwmark,
-            transport: Some(connection.transport),
-            virtual_address: connection.virtual_address(),
-        };
-        match self.find_server(target, connection.server_address(), method) {
-            Some(bound) => self.director.table.bind(shard, handle, bound, self.now),
-            None => handle,
-        }
+        self.bind(shard, handle).unwrap_or(handle)
+    }
+
+    /// Looks for a server of a connection that has none. `None`: no service has it, or the client has another
+    /// connection to it in the way.
+    fn bind(&self, shard: &mut Shard, handle: Handle) -> Option<Handle> {
+        let connection = shard.get(handle);
+        let (key, server) = (connection.inbound_key(), connection.server_address());
+        let InboundKey { transport, virtual_address, .. } = key;
+        let target = Target { fwmark: connection.fwmark(), transport: Some(transport), virtual_address };
+        let bound = self.find_server(target, server, connection.flags)?;
+        // The method is the server's from now on, and with it the name in which the server answers.
+        let is_nat = bound.0.forwarding().method == ForwardMethod::Nat;
+        let (answering, attempts) = if is_nat { (server, PORT_ATTEMPTS) } else { (virtual_address, 0) };
+        let seen = self.director.server_side_port(self.now, shard, &key, answering, attempts, Some(handle));
+        Some(self.director.table.bind(shard, handle, bound, seen.ok()?, self.now))
     }
 
     /// The connection that a record makes. `leaving` makes room for it.
