@@ -128,6 +128,14 @@ impl<'de> Deserializer<'de> for Node<'_> {
         }
     }
 
+    /// A list of so many values of no interest each by itself.
+    fn deserialize_tuple<V: Visitor<'de>>(self, _len: usize, visitor: V) -> Result<V::Value, Problem> {
+        match self.0 {
+            Value::Array(list) => visitor.visit_seq(SeqDeserializer::new(list.elements.iter().map(Node))),
+            _ => Err(Problem::Expected((&visitor as &dyn de::Expected).to_string())),
+        }
+    }
+
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _name: &'static str,
@@ -142,7 +150,7 @@ impl<'de> Deserializer<'de> for Node<'_> {
 
     serde::forward_to_deserialize_any! {
         i8 i16 i32 i64 i128 u8 u16 u32 u128 f32 f64 char str string bytes byte_buf unit unit_struct
-        newtype_struct tuple tuple_struct map identifier ignored_any
+        newtype_struct tuple_struct map identifier ignored_any
     }
 }
 

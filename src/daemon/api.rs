@@ -3,7 +3,8 @@
 //! A request is one line of JSON, a reply one or more. Field names and meanings are stable; fields may be added.
 
 use crate::director::service::{
-    ClientMask, ForwardMethod, OwnTimeouts, Persistence, RealServer, ServiceKey, VirtualService,
+    ClientMask, ForwardMethod, OwnTimeouts, Persistence, RealServer, ServiceKey, TunableNumber,
+    VirtualService,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -253,7 +254,36 @@ impl From<&OwnTimeouts> for OwnTimeoutsStatus {
 }
 
 /// The settings of the whole director, by their names under `net.ipv4.vs`.
-pub type TunablesStatus = BTreeMap<String, u32>;
+pub type TunablesStatus = BTreeMap<String, TunableStatus>;
+
+/// A setting: a number, or a list of two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TunableStatus {
+    /// A number.
+    One(u32),
+    /// Two of them.
+    Two([u32; 2]),
+}
+
+impl From<TunableNumber> for TunableStatus {
+    fn from(number: TunableNumber) -> TunableStatus {
+        match number {
+            TunableNumber::One(number) => TunableStatus::One(number),
+            TunableNumber::Two(numbers) => TunableStatus::Two(numbers),
+        }
+    }
+}
+
+/// As `sysctl` prints it.
+impl fmt::Display for TunableStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TunableStatus::One(number) => number.fmt(f),
+            TunableStatus::Two([first, second]) => write!(f, "{first} {second}"),
+        }
+    }
+}
 
 /// A real server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -347,7 +377,7 @@ pub struct ConnectionStatus {
     pub state: String,
     /// Seconds until it ends unless packets come.
     pub expires: u64,
-    /// Where it was made: `local`.
+    /// Where it was made: `local`, or `sync` if another director has told of it.
     pub origin: String,
     /// Whether it is a persistence template.
     pub template: bool,

@@ -224,7 +224,7 @@ impl Control {
     fn tunables(&self) -> TunablesStatus {
         let services = self.director.services();
         let numbers = services.tunables.numbers_now(services.defence.is_short());
-        numbers.into_iter().map(|(name, number)| (name.to_owned(), number)).collect()
+        numbers.into_iter().map(|(name, number)| (name.to_owned(), number.into())).collect()
     }
 
     fn rates(&self) -> RateStatus {

@@ -14,6 +14,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use sync_proto::ConnFlags;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Mutex, Semaphore};
@@ -221,7 +222,7 @@ fn connection_status(connection: &ConnectionView) -> ConnectionStatus {
         server: connection.server.to_string(),
         state: connection.state.to_string(),
         expires: connection.expires.as_secs(),
-        origin: "local".to_owned(),
+        origin: origin(connection.flags),
         template: false,
         forward: connection.forward.to_string(),
         flags: connection.flags.to_string(),
@@ -229,6 +230,11 @@ fn connection_status(connection: &ConnectionView) -> ConnectionStatus {
         pe_name: None,
         pe_data: None,
     }
+}
+
+/// Where an entry with these flags was made.
+fn origin(flags: ConnFlags) -> String {
+    if flags.contains(ConnFlags::SYNC) { "sync" } else { "local" }.to_owned()
 }
 
 fn template_status(template: &TemplateView) -> ConnectionStatus {
@@ -239,7 +245,7 @@ fn template_status(template: &TemplateView) -> ConnectionStatus {
         server: template.server.to_string(),
         state: template.state().to_owned(),
         expires: template.expires.as_secs(),
-        origin: "local".to_owned(),
+        origin: origin(template.flags),
         template: true,
         forward: "nat".to_owned(),
         flags: template.flags.to_string(),
@@ -256,6 +262,14 @@ fn template_status(template: &TemplateView) -> ConnectionStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_flags_say_who_made_an_entry() {
+        assert_eq!(
+            [0x0100, 0x0120, 0x1120].map(|bits| origin(ConnFlags::from_bits(bits))),
+            ["local", "sync", "sync"]
+        );
+    }
 
     #[tokio::test]
     async fn a_socket_goes_with_its_daemon_but_no_other_daemons() {

@@ -3,7 +3,7 @@
 //! A request's service and server are put into a configuration document of their own, so that they are checked by
 //! the same rules, and refused with the same words, as a configuration file.
 
-use super::api::{OwnTimeoutsStatus, PersistenceStatus, Request, TunnelStatus};
+use super::api::{OwnTimeoutsStatus, PersistenceStatus, Request, TunableStatus, TunnelStatus};
 use crate::config::{self, Config};
 use crate::director::packet::Transport;
 use crate::director::protocol::Timeouts;
@@ -94,7 +94,7 @@ pub(super) fn commands(request: &Request, current: &Services) -> anyhow::Result<
                 .tunables
                 .numbers()
                 .into_iter()
-                .map(|(name, number)| (name.to_owned(), number.into()))
+                .map(|(name, number)| (name.to_owned(), json!(TunableStatus::from(number))))
                 .collect();
             for (name, value) in changed {
                 all.insert(name.clone(), value.clone());

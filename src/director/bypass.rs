@@ -4,29 +4,8 @@
 use super::connection::{Handle, InboundKey, Placement, Shard};
 use super::engine::Director;
 use super::scheduling::Unscheduled;
-use super::service::{Family, ForwardMethod, RealServer, ServerId, Services, VirtualService, Weight};
+use super::service::{Family, Fwmark, Services, VirtualService};
 use super::{DropReason, Refusal, Time};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
-
-/// The identity of what stands for no server; those of servers begin above.
-const NOBODY: ServerId = ServerId(0);
-
-/// What connections have that have no server: nobody, at the unspecified address of their family.
-#[derive(Debug)]
-pub(super) struct Bypass([Arc<RealServer>; 2]);
-
-impl Bypass {
-    pub(super) fn new() -> Bypass {
-        let addresses: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
-        let method = ForwardMethod::Bypass;
-        Bypass(addresses.map(|it| Arc::new(RealServer::new(NOBODY, it, 0, method, Weight::default()))))
-    }
-
-    fn placement(&self, family: Family) -> Placement {
-        Placement { server: Arc::clone(&self.0[family as usize]), server_port: 0, controller: None }
-    }
-}
 
 /// Whether a packet of `service` goes on by itself if it cannot be scheduled for this reason.
 pub(super) fn is_passed(services: &Services, service: &VirtualService, reason: Unscheduled) -> bool {
@@ -42,8 +21,11 @@ impl Director {
         shard: &mut Shard,
         key: &InboundKey,
         service: &VirtualService,
+        mark: Option<Fwmark>,
     ) -> Result<Handle, DropReason> {
-        let placement = self.bypass.placement(Family::of(key.client.ip()));
+        let server = self.nobody.anywhere(Family::of(key.client.ip()));
+        let fwmark = Fwmark::number_of(mark);
+        let placement = Placement { server, server_port: 0, controller: None, fwmark };
         self.connect(now, shard, key, service, placement)
     }
 }

@@ -4,7 +4,9 @@
 //! they say about the call has to come to the same server. So the service's persistence engine looks at what the server
 //! sends as it looks at what clients send, and the call has a template from its first packet on, whoever began it.
 
-use super::connection::{Connection, Controller, InboundKey, OutboundKey, Placement, Template, TemplateKey};
+use super::connection::{
+    Connection, Controller, InboundKey, NewTemplate, OutboundKey, Placement, Template, TemplateKey,
+};
 use super::engine::Director;
 use super::packet::{FlowInfo, Packet};
 use super::scheduling::{find_template, is_valid, template_key};
@@ -73,12 +75,18 @@ impl Director {
             None => {
                 let template = Template::new(Arc::clone(server), server.port, Arc::clone(&service.core));
                 self.table
-                    .insert_template(&mut templates, *template_key, template, timeout, now)
+                    .insert_template(
+                        &mut templates,
+                        *template_key,
+                        NewTemplate::new(template, 0, timeout),
+                        now,
+                    )
                     .ok_or(DropReason::TableFull)?
             }
         };
         let controller = Some(templates.control(handle, now));
-        Ok(Placement { server: Arc::clone(server), server_port: server.port, controller })
+        // The kernel files no mark here, whatever the packet has.
+        Ok(Placement { server: Arc::clone(server), server_port: server.port, controller, fwmark: 0 })
     }
 }
 

@@ -13,8 +13,11 @@ use super::icmp_budget::IcmpBudget;
 use super::icmp_scheduling::ToServer;
 use super::packet::{FlowInfo, IcmpErrorInfo, IcmpRewrite, Packet, Parsed, Rewrite, Signal};
 use super::protocol::{Direction, Event, SctpEvent, State, TcpEvent, TcpState};
-use super::scheduling::{Occasion, Unscheduled, connect_once};
-use super::service::{Family, Fwmark, OnRemove, RealServer, Services, Tunables, VirtualService};
+use super::scheduling::{Occasion, OccasionKind, Unscheduled, connect_once};
+use super::service::{
+    Family, ForwardMethod, Fwmark, OnRemove, RealServer, Services, Tunables, VirtualService,
+};
+use super::tunnel::Destination;
 use super::{DropReason, Hook, Limits, PacketMeta, Refusal, ReplySource, TableHasher, Time, Verdict};
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
@@ -36,7 +39,8 @@ pub struct Director {
     pub(super) icmp_budget: IcmpBudget,
     pub(super) hasher: TableHasher,
     pub(super) table: ConnectionTable,
-    pub(super) bypass: super::bypass::Bypass,
+    pub(super) nobody: super::nobody::Nobody,
+    pub(super) sync: super::sync::Synchronisation,
     /// Whether servers were removed since that was last looked at.
     pub(super) has_removed: AtomicBool,
     drops: [AtomicU64; DropReason::ALL.len()],
@@ -53,7 +57,8 @@ impl Director {
             table_defence: TableDefence::new(seed),
             icmp_budget: IcmpBudget::default(),
             table: ConnectionTable::new(limits.max_connections, &hasher),
-            bypass: super::bypass::Bypass::new(),
+            nobody: super::nobody::Nobody::new(),
+            sync: super::sync::Synchronisation::default(),
             hasher,
             has_removed: AtomicBool::new(false),
             drops: std::array::from_fn(|_| AtomicU64::new(0)),
@@ -73,6 +78,7 @@ impl Director {
             Parsed::IcmpError(error) => {
                 self.handle_icmp_error(now, &services, (meta.hook, meta.mark), &mut packet, &error)
             }
+            Parsed::Other if self.passes_requests(&services) => Ok(Verdict::Accept),
             Parsed::Other => Ok(self.handle_tunnelled_error(now, &mut packet).unwrap_or(Verdict::Accept)),
         });
         decided.unwrap_or_else(|reason| {
@@ -83,11 +89,15 @@ impl Director {
 
     /// Ends what has lasted long enough. Call it when [`Director::next_timeout`] says so.
     pub fn handle_timeout(&self, now: Time) {
-        if self.has_removed.swap(false, Ordering::Relaxed) && self.services.load().tunables.expire_nodest_conn
-        {
+        let services = self.services.load();
+        if self.has_removed.swap(false, Ordering::Relaxed) && services.tunables.expire_nodest_conn {
             self.table.expire_orphans();
         }
-        self.table.expire(now);
+        self.table.expire(
+            now,
+            |shard, handle| self.synchronise_extended(now, &services, shard, handle),
+            |templates, handle| self.synchronise_extended_template(now, &services, templates, handle),
+        );
     }
 
     /// How long the caller may wait before [`Director::handle_timeout`]; `None`: nothing can expire.
@@ -148,7 +158,8 @@ impl Director {
             InboundKey { transport: flow.transport, client: flow.source, virtual_address: flow.destination };
         let marked = meta.mark.and_then(|mark| services.marked(mark, Family::of(flow.source.ip())));
         let is_virtual = services.has_address(flow.destination.ip());
-        let is_request = marked.is_some() || is_virtual;
+        let passes_requests = self.passes_requests(services);
+        let is_request = (marked.is_some() || is_virtual) && !passes_requests;
         if is_request {
             let mut shard = self.table.shard(key.client.ip());
             match self.find_request(now, services, &mut shard, &key, flow) {
@@ -167,25 +178,30 @@ impl Director {
         }
         let starts = event(flow).is_some_and(|event| event.starts_connection(services.strictness()));
         let service = marked.or_else(|| services.find(flow.transport, flow.destination));
-        let Some(service) = service.filter(|_| starts) else {
+        let Some(service) = service.filter(|_| starts && !passes_requests) else {
             if let Some(verdict) = one_packet_reply(services, flow).or_else(|| stray_reply(services, flow)) {
                 return Ok(verdict);
             }
             // A mark is no address of ours: what it does not serve may be anybody's.
-            return Ok(if is_virtual { Verdict::Refuse(Refusal::NotServed) } else { Verdict::Accept });
+            return Ok(if is_virtual && !passes_requests {
+                Verdict::Refuse(Refusal::NotServed)
+            } else {
+                Verdict::Accept
+            });
         };
         if services.defence.drops_packet() {
             return Err(DropReason::DropPacket);
         }
         if service.settings.one_packet && flow.signal == Signal::Udp {
-            return self.forward_once(now, services, service, &key, packet, flow);
+            return self.forward_once(now, services, (service, meta.mark), &key, packet, flow);
         }
         let mut shard = self.table.shard(key.client.ip());
         // Its twin may have come through another worker meanwhile.
         let handle = self.find_request(now, services, &mut shard, &key, flow).and_then(|found| match found {
             Some(handle) => Ok(handle),
             None => {
-                let occasion = Occasion::Request(packet.payload(flow));
+                let kind = OccasionKind::Request(packet.payload(flow));
+                let occasion = Occasion { kind, mark: meta.mark };
                 let handle = self.schedule(now, services, &mut shard, &key, service, occasion)?;
                 // A client on this host reaches itself without leaving it.
                 if meta.hook == Hook::Prerouting {
@@ -250,21 +266,21 @@ impl Director {
         connection.note_packet();
         connection.answers_elsewhere = false;
         advance(connection, services, Direction::Input, flow);
-        let unchanged = unchanged(connection);
+        let way = towards(connection, services);
         let rewrite = Rewrite {
             source: connection.translates_client_port().then(|| connection.server_side_client()),
             destination: Some(connection.server_address()),
         };
-        let (source, tunnel) = (connection.request_source(), connection.tunnel());
+        let source = connection.request_source();
+        self.synchronise(now, services, &mut shard, handle);
         let edit = self.follow(now, services, (&mut *shard, handle), Direction::Input, packet, flow)?;
         shard.restart_timer(handle, now);
         // Sums over the whole packet need no lock.
         drop(shard);
-        if let Some(to) = tunnel {
-            return self.encapsulate_flow(now, services, to, packet, flow);
-        }
-        if let Some(verdict) = unchanged {
-            return Ok(verdict);
+        match way? {
+            Way::Enclosed(to) => return self.encapsulate_flow(now, services, to, packet, flow),
+            Way::Unchanged(verdict) => return Ok(verdict),
+            Way::Translated => {}
         }
         let rewritten = packet.rewrite_segment(flow, rewrite, edit.as_ref())?;
         Ok(Verdict::Forward { rewritten: Some(rewritten), source })
@@ -275,12 +291,12 @@ impl Director {
         &self,
         now: Time,
         services: &Services,
-        service: &VirtualService,
+        (service, mark): (&VirtualService, Option<Fwmark>),
         key: &InboundKey,
         packet: &mut Packet<'_>,
         flow: &FlowInfo,
     ) -> Result<Verdict, DropReason> {
-        let occasion = Occasion::Request(packet.payload(flow));
+        let occasion = Occasion { kind: OccasionKind::Request(packet.payload(flow)), mark };
         let placement = match self.place(now, &services.tunables, key, service, occasion) {
             Ok(placement) => placement,
             Err(unscheduled) if is_passed(services, service, unscheduled) => return Ok(Verdict::Accept),
@@ -289,13 +305,12 @@ impl Director {
         let connection = connect_once(key, service, placement);
         connection.count_in(flow.len);
         if let Some(controller) = &connection.controller {
-            controller.template().note_packet();
+            self.synchronise_once(now, services, controller.template());
         }
-        if let Some(to) = connection.tunnel() {
-            return self.encapsulate_flow(now, services, to, packet, flow);
-        }
-        if let Some(verdict) = unchanged(&connection) {
-            return Ok(verdict);
+        match towards(&connection, services)? {
+            Way::Enclosed(to) => return self.encapsulate_flow(now, services, to, packet, flow),
+            Way::Unchanged(verdict) => return Ok(verdict),
+            Way::Translated => {}
         }
         let rewrite = Rewrite { source: None, destination: Some(connection.server_address()) };
         let rewritten = packet.rewrite(flow, rewrite)?;
@@ -320,7 +335,7 @@ impl Director {
             return Ok(Some(Verdict::Accept));
         }
         connection.count_out(flow.len);
-        let unchanged = unchanged(connection);
+        let unchanged = unchanged(connection, services);
         let source = connection.reply_source();
         // What comes again is then still found by what the server has written.
         let destination = connection.reply_destination(source == ReplySource::ASKED_AGAIN);
@@ -382,11 +397,17 @@ impl Director {
         packet: &mut Packet<'_>,
         error: &IcmpErrorInfo,
     ) -> Result<Verdict, DropReason> {
-        if let Some(verdict) = self.handle_error_about_reply(now, packet, error)? {
+        let passes_requests = self.passes_requests(services);
+        if !passes_requests
+            && let Some(verdict) = self.handle_error_about_reply(now, services, packet, error)?
+        {
             return Ok(verdict);
         }
         if let Some(verdict) = self.handle_error_about_request(now, packet, error)? {
             return Ok(verdict);
+        }
+        if passes_requests {
+            return Ok(Verdict::Accept);
         }
         // Nobody else has seen a routed packet with the server's address.
         let routed = match hook {
@@ -404,6 +425,7 @@ impl Director {
     fn handle_error_about_reply(
         &self,
         now: Time,
+        services: &Services,
         packet: &mut Packet<'_>,
         error: &IcmpErrorInfo,
     ) -> Result<Option<Verdict>, DropReason> {
@@ -414,9 +436,9 @@ impl Director {
         };
         let mut shard = self.table.shard(key.client.ip());
         let Some(handle) = shard.find_inbound(&key, now) else { return Ok(None) };
-        let to_server = ToServer::of(shard.get_mut(handle), error);
+        let to_server = ToServer::of(shard.get_mut(handle), services, error);
         drop(shard);
-        self.send_error(to_server, packet, error).map(Some)
+        self.send_error(to_server?, packet, error).map(Some)
     }
 
     /// An error about a packet that we sent to a server for a client: on to the client.
@@ -498,9 +520,34 @@ impl Director {
     }
 }
 
+/// How a client's packets go on to a connection's server.
+pub(super) enum Way {
+    /// In terms of the server.
+    Translated,
+    /// As they are.
+    Unchanged(Verdict),
+    /// As they are, inside others.
+    Enclosed(Destination),
+}
+
+/// How a client's packets go on to a connection's server. Where that is of no service, nothing says how to wrap them,
+/// and a route leads there only if a service of the same address has one.
+pub(super) fn towards(connection: &Connection, services: &Services) -> Result<Way, DropReason> {
+    let is_bound = connection.is_bound();
+    match (unchanged(connection, services), connection.tunnel()) {
+        (_, Some(to)) if is_bound => Ok(Way::Enclosed(to)),
+        (_, Some(_)) => Err(DropReason::Unbound),
+        (Some(Verdict::Forward { .. }), None) if !is_bound && connection.forward() == ForwardMethod::Dr => {
+            Err(DropReason::Unbound)
+        }
+        (Some(verdict), None) => Ok(Way::Unchanged(verdict)),
+        (None, None) => Ok(Way::Translated),
+    }
+}
+
 /// What becomes of a connection's packets, in both directions, where nothing is translated.
-pub(super) fn unchanged(connection: &Connection) -> Option<Verdict> {
-    match connection.route() {
+fn unchanged(connection: &Connection, services: &Services) -> Option<Verdict> {
+    match connection.route(services) {
         Some(route) => Some(Verdict::Route(route)),
         None if connection.is_nat() => None,
         None => Some(Verdict::Forward { rewritten: None, source: None }),
@@ -607,7 +654,7 @@ fn advance(connection: &mut Connection, services: &Services, direction: Directio
         controller.assure();
     }
     // Nobody counts what has no server.
-    if let Some(active) = step.activity.filter(|_| !connection.is_bypass()) {
+    if let Some(active) = step.activity.filter(|_| connection.is_bound()) {
         if active {
             connection.flags.remove(ConnFlags::INACTIVE);
         } else {

@@ -6,9 +6,9 @@
 //! same server, this one still finds it.
 
 use super::connection::{Connection, InboundKey};
-use super::engine::{Director, unchanged};
+use super::engine::{Director, Way, towards};
 use super::packet::{IcmpErrorInfo, IcmpRewrite, Packet, Transport};
-use super::scheduling::{Occasion, Unscheduled, connect_once};
+use super::scheduling::{Occasion, OccasionKind, Unscheduled, connect_once};
 use super::service::{Family, Fwmark, Services};
 use super::tunnel::Destination;
 use super::{DropReason, Refusal, ReplySource, Time, Verdict};
@@ -25,16 +25,19 @@ pub(super) enum ToServer {
 
 impl ToServer {
     /// Says how, and counts it.
-    pub(super) fn of(connection: &mut Connection, error: &IcmpErrorInfo) -> ToServer {
+    pub(super) fn of(
+        connection: &mut Connection,
+        services: &Services,
+        error: &IcmpErrorInfo,
+    ) -> Result<ToServer, DropReason> {
         connection.count_in(error.len);
         if !connection.is_nat() {
             connection.note_packet();
         }
-        if let Some(to) = connection.tunnel() {
-            return ToServer::Enclosed(to);
-        }
-        if let Some(verdict) = unchanged(connection) {
-            return ToServer::Unchanged(verdict);
+        match towards(connection, services)? {
+            Way::Enclosed(to) => return Ok(ToServer::Enclosed(to)),
+            Way::Unchanged(verdict) => return Ok(ToServer::Unchanged(verdict)),
+            Way::Translated => {}
         }
         let server = connection.server_address();
         let rewrite = IcmpRewrite {
@@ -43,7 +46,7 @@ impl ToServer {
             embedded_destination: connection.translates_client().then(|| connection.client_as_seen()),
             ..IcmpRewrite::default()
         };
-        ToServer::Rewritten(rewrite, connection.request_source())
+        Ok(ToServer::Rewritten(rewrite, connection.request_source()))
     }
 }
 
@@ -72,19 +75,20 @@ impl Director {
         if services.defence.drops_packet() {
             return Err(DropReason::DropPacket);
         }
+        let occasion = Occasion { kind: OccasionKind::Error, mark };
         let to_server = if service.settings.one_packet && key.transport == Transport::Udp {
-            self.place(now, &services.tunables, &key, service, Occasion::Error)
-                .map(|placement| ToServer::of(&mut connect_once(&key, service, placement), error))
+            self.place(now, &services.tunables, &key, service, occasion)
+                .map(|placement| ToServer::of(&mut connect_once(&key, service, placement), services, error))
         } else {
             let mut shard = self.table.shard(key.client.ip());
             // It may have come meanwhile.
             let known = shard.find_inbound(&key, now).map(Ok);
             known
-                .unwrap_or_else(|| self.schedule(now, services, &mut shard, &key, service, Occasion::Error))
-                .map(|handle| ToServer::of(shard.get_mut(handle), error))
+                .unwrap_or_else(|| self.schedule(now, services, &mut shard, &key, service, occasion))
+                .map(|handle| ToServer::of(shard.get_mut(handle), services, error))
         };
         match to_server {
-            Ok(to_server) => self.send_error(to_server, packet, error),
+            Ok(to_server) => self.send_error(to_server?, packet, error),
             Err(Unscheduled::Dropped(reason)) => Err(reason),
             Err(Unscheduled::Refused(Refusal::NotServed)) => Ok(Verdict::Accept),
             // Nobody is told of an error about an error.

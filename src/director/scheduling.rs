@@ -3,13 +3,14 @@
 use super::app::Application;
 use super::bypass::is_passed;
 use super::connection::{
-    Connection, Handle, InboundKey, OutboundKey, Placement, Shard, Template, TemplateHandle, TemplateKey,
-    TemplateShard, TemplateTarget,
+    Connection, Handle, InboundKey, NewTemplate, OutboundKey, Placement, Shard, Template, TemplateHandle,
+    TemplateKey, TemplateShard, TemplateTarget,
 };
 use super::engine::Director;
 use super::scheduler::Arrival;
 use super::service::{
-    FTP_PORT, Persistence, PersistenceEngine, RealServer, ServiceKey, Services, Tunables, VirtualService,
+    FTP_PORT, Fwmark, Persistence, PersistenceEngine, RealServer, ServiceKey, Services, Tunables,
+    VirtualService,
 };
 use super::{DropReason, Refusal, Time, Verdict};
 use std::hash::BuildHasher;
@@ -40,9 +41,16 @@ impl Unscheduled {
     }
 }
 
-/// What a connection is made for.
+/// The packet that a connection is made for.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Occasion<'a> {
+pub(super) struct Occasion<'a> {
+    pub(super) kind: OccasionKind<'a>,
+    /// An operator's mark on it.
+    pub(super) mark: Option<Fwmark>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum OccasionKind<'a> {
     /// A client's first packet, which carries this.
     Request(&'a [u8]),
     /// An error about a packet from a server. It need not embed more than eight bytes of what IP carried, in which no
@@ -52,10 +60,14 @@ pub(super) enum Occasion<'a> {
 
 impl<'a> Occasion<'a> {
     fn payload(self) -> &'a [u8] {
-        match self {
-            Occasion::Request(payload) => payload,
-            Occasion::Error => &[],
+        match self.kind {
+            OccasionKind::Request(payload) => payload,
+            OccasionKind::Error => &[],
         }
+    }
+
+    fn fwmark(self) -> u32 {
+        Fwmark::number_of(self.mark)
     }
 
     /// What schedulers may go by. An embedded packet is on its way to the client, and lblc, lblcr and dh go by that, as
@@ -67,9 +79,9 @@ impl<'a> Occasion<'a> {
         service: &VirtualService,
         tunables: &'b Tunables,
     ) -> Arrival<'b> {
-        let destination = match self {
-            Occasion::Request(_) => key.virtual_address,
-            Occasion::Error => key.client,
+        let destination = match self.kind {
+            OccasionKind::Request(_) => key.virtual_address,
+            OccasionKind::Error => key.client,
         };
         Arrival {
             now,
@@ -102,7 +114,7 @@ impl Director {
         match self.place(now, &services.tunables, key, service, occasion) {
             Ok(placement) => Ok(self.connect(now, shard, key, service, placement)?),
             Err(unscheduled) if is_passed(services, service, unscheduled) => {
-                Ok(self.pass(now, shard, key, service)?)
+                Ok(self.pass(now, shard, key, service, occasion.mark)?)
             }
             Err(unscheduled) => Err(unscheduled),
         }
@@ -126,12 +138,13 @@ impl Director {
             Some(persistence) => {
                 let data = pe_data(persistence, occasion.payload())?;
                 let template = template_key(key, service, persistence, data);
-                self.place_persistent(&arrival, key, service, &template, persistence.timeout)
+                let new = NewEntry { fwmark: occasion.fwmark(), timeout: persistence.timeout };
+                self.place_persistent(&arrival, key, service, &template, new)
             }
             None => {
                 let server = choose(&arrival, key, service)?;
                 let server_port = own_or(server.port, key.virtual_address.port());
-                Ok(Placement { server, server_port, controller: None })
+                Ok(Placement { server, server_port, controller: None, fwmark: occasion.fwmark() })
             }
         }
     }
@@ -144,7 +157,7 @@ impl Director {
         key: &InboundKey,
         service: &VirtualService,
         template_key: &TemplateKey<'_>,
-        timeout: Duration,
+        NewEntry { fwmark, timeout }: NewEntry,
     ) -> Result<Placement, Unscheduled> {
         let Arrival { now, tunables, .. } = *arrival;
         let mut templates = self.table.templates(template_key.clients);
@@ -156,7 +169,12 @@ impl Director {
                 let port = if template_key.has_port() { server.port } else { 0 };
                 let template = Template::new(server, port, Arc::clone(&service.core));
                 self.table
-                    .insert_template(&mut templates, *template_key, template, timeout, now)
+                    .insert_template(
+                        &mut templates,
+                        *template_key,
+                        NewTemplate::new(template, fwmark, timeout),
+                        now,
+                    )
                     .ok_or(DropReason::TableFull)?
             }
         };
@@ -164,7 +182,7 @@ impl Director {
         let asked = key.virtual_address.port();
         // A service of every port keeps the port, even if its server has one.
         let server_port = if asked == service.key().port() { own_or(server.port, asked) } else { asked };
-        Ok(Placement { server, server_port, controller: Some(templates.control(handle, now)) })
+        Ok(Placement { server, server_port, controller: Some(templates.control(handle, now)), fwmark })
     }
 
     /// Files a connection to where `placement` says, and counts it.
@@ -180,7 +198,7 @@ impl Director {
         // Where nothing is translated, nothing can stand in.
         let attempts = if connection.is_nat() { PORT_ATTEMPTS } else { 0 };
         let answering = connection.outbound_key().server;
-        connection.translate_client_port(self.server_side_port(now, shard, key, answering, attempts)?);
+        connection.translate_client_port(self.server_side_port(now, shard, key, answering, attempts, None)?);
         connection.application = Application::of(&connection).map(Box::new);
         let handle = self.table.insert(shard, connection, now).ok_or(DropReason::TableFull)?;
         shard.get(handle).count_conn();
@@ -197,7 +215,7 @@ impl Director {
 
     /// The client port the server is to see: the client's own, unless the client already uses it towards this
     /// server through another service. Then the server could not tell the two connections apart, nor we its
-    /// replies, and another port stands in, if one of `attempts` others is free.
+    /// replies, and another port stands in, if one of `attempts` others is free. What `leaving` has is free.
     pub(super) fn server_side_port(
         &self,
         now: Time,
@@ -205,6 +223,7 @@ impl Director {
         key: &InboundKey,
         server: SocketAddr,
         attempts: u16,
+        leaving: Option<Handle>,
     ) -> Result<u16, DropReason> {
         let own = key.client.port();
         let span = u16::MAX - FIRST_STAND_IN_PORT + 1;
@@ -217,7 +236,8 @@ impl Director {
             .find(|&port| {
                 let client = SocketAddr::new(key.client.ip(), port);
                 let outbound = OutboundKey { transport: key.transport, client, server };
-                shard.find_outbound(&outbound, now).is_none()
+                let taken = shard.find_outbound(&outbound, now);
+                taken.is_none() || taken == leaving
             })
             .ok_or(DropReason::PortsExhausted)
     }
@@ -295,9 +315,16 @@ pub(super) fn find_template(
     None
 }
 
+/// What a new template has of its own.
+#[derive(Clone, Copy, Debug)]
+struct NewEntry {
+    fwmark: u32,
+    timeout: Duration,
+}
+
 /// Whether a template may be used (`ip_vs_check_template`). Weight 0 and a full server do not matter to it.
 pub(super) fn is_valid(template: &Template, tunables: &Tunables) -> bool {
     let server = &template.server;
     let is_quiescent = tunables.expire_quiescent_template && server.weight().get() == 0;
-    server.is_available() && !is_quiescent
+    server.is_available() && !server.is_nobody() && !is_quiescent
 }

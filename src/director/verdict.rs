@@ -132,6 +132,9 @@ drop_reasons! {
     BadChecksum = "bad_checksum",
     /// The connection's real server has been removed (`expire_nodest_conn` = 0).
     ServerRemoved = "server_removed",
+    /// The connection came from another director, no service here has its server, and no way there is known but
+    /// through one.
+    Unbound = "unbound",
     /// The connection table is full.
     TableFull = "table_full",
     /// A first packet in which the service's persistence engine finds no Call-ID.

@@ -29,6 +29,34 @@ use core::fmt;
 #[derive(Debug)]
 pub struct Encoder<'b> {
     buffer: &'b mut [u8],
+    draft: Draft,
+}
+
+/// How far a message has come, without the buffer that it is made in: for a sender that has records one by one, and
+/// keeps buffer and message in one place between them.
+///
+/// ```
+/// # use sync_proto::*;
+/// # let datagram = b"\x01\x07\x00\x1c\x00\x06\xc0\x30\x00\x50\x1f\x90\xc0\x00\x02\x0a\x0a\x07\x00\x01\x0a\x03\x00\x01\
+/// #     \x00\x00\x00\x01";
+/// # let record = Message::decode(datagram, SyncId::ANY)?.records().next().unwrap()?;
+/// struct Open {
+///     buffer: Vec<u8>,
+///     draft: Draft,
+/// }
+/// let mut open = Open { buffer: vec![0; 1472], draft: Draft::new(Version::V1, SyncId(7), 1472) };
+/// for _ in 0..2 {
+///     let mut encoder = Encoder::resume(&mut open.buffer, open.draft);
+///     encoder.push(&record)?;
+///     open.draft = encoder.pause();
+/// }
+/// assert_eq!(open.draft.record_count(), 2);
+/// let message = Encoder::resume(&mut open.buffer, open.draft).finish().unwrap();
+/// assert_eq!(message.len(), 8 + 2 * 36);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Draft {
     version: Version,
     syncid: SyncId,
     /// Where what shall not pass `max_len` ends.
@@ -39,16 +67,54 @@ pub struct Encoder<'b> {
     count: u8,
 }
 
-impl<'b> Encoder<'b> {
+impl Draft {
     /// An empty message, which shall not be longer than `max_len` bytes (`sync_maxlen`).
-    pub fn new(buffer: &'b mut [u8], version: Version, syncid: SyncId, max_len: usize) -> Encoder<'b> {
-        Encoder { buffer, version, syncid, max_len, trailer: 0, end: version.header_len(), count: 0 }
+    pub const fn new(version: Version, syncid: SyncId, max_len: usize) -> Draft {
+        Draft { version, syncid, max_len, trailer: 0, end: version.header_len(), count: 0 }
     }
 
     /// Keeps `len` bytes for what the caller adds behind the last record. They count in the length of the message, and
     /// are ignored by receivers who do not know of them.
+    pub const fn with_trailer(self, len: usize) -> Draft {
+        Draft { trailer: len, ..self }
+    }
+
+    /// The version of the message.
+    pub const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// How many records there are.
+    pub const fn record_count(&self) -> u8 {
+        self.count
+    }
+
+    /// How long the message is so far, with its trailer.
+    pub const fn message_len(&self) -> usize {
+        self.end.saturating_add(self.trailer)
+    }
+}
+
+impl<'b> Encoder<'b> {
+    /// An empty message, which shall not be longer than `max_len` bytes (`sync_maxlen`).
+    pub fn new(buffer: &'b mut [u8], version: Version, syncid: SyncId, max_len: usize) -> Encoder<'b> {
+        Encoder { buffer, draft: Draft::new(version, syncid, max_len) }
+    }
+
+    /// Goes on with a message where it was [paused](Self::pause). `buffer` holds what was written to it so far, at
+    /// its beginning.
+    pub const fn resume(buffer: &'b mut [u8], draft: Draft) -> Encoder<'b> {
+        Encoder { buffer, draft }
+    }
+
+    /// Gives the buffer back, and says how far the message in it has come.
+    pub const fn pause(self) -> Draft {
+        self.draft
+    }
+
+    /// Keeps `len` bytes for what the caller adds behind the last record; see [`Draft::with_trailer`].
     pub fn with_trailer(self, len: usize) -> Encoder<'b> {
-        Encoder { trailer: len, ..self }
+        Encoder { draft: self.draft.with_trailer(len), ..self }
     }
 
     /// Appends a record.
@@ -61,7 +127,7 @@ impl<'b> Encoder<'b> {
         if record.flags.intersects(ConnFlags::SEQUENCE) != record.sequence.is_some() {
             return Err(EncodeError::Sequence);
         }
-        match self.version {
+        match self.draft.version {
             Version::V0 => {
                 let record = v0::Checked::new(record)?;
                 record.encode(self.room(record.len(), 1)?);
@@ -76,27 +142,28 @@ impl<'b> Encoder<'b> {
 
     /// How many records there are.
     pub const fn record_count(&self) -> u8 {
-        self.count
+        self.draft.record_count()
     }
 
     /// How long the message is so far, with its trailer.
     pub const fn message_len(&self) -> usize {
-        self.end.saturating_add(self.trailer)
+        self.draft.message_len()
     }
 
     /// The message; none if there is no record in it. The trailer, its last bytes, is zeros for the caller to replace.
     pub fn finish(self) -> Option<&'b mut [u8]> {
-        if self.count == 0 {
+        let Draft { version, syncid, end, count, .. } = self.draft;
+        if count == 0 {
             return None;
         }
         let len = self.message_len();
         let message = self.buffer.get_mut(..len)?;
-        message[self.end..].fill(0);
+        message[end..].fill(0);
         let header = Header {
-            version: self.version,
-            syncid: self.syncid,
+            version,
+            syncid,
             size: u16::try_from(len).expect("records were refused that would have made it longer"),
-            count: self.count,
+            count,
         };
         header.encode(message);
         Some(message)
@@ -105,19 +172,20 @@ impl<'b> Encoder<'b> {
     /// The place for another record of `len` bytes, with zeros in the gap before it.
     #[inline]
     fn room(&mut self, len: usize, alignment: usize) -> Result<&mut [u8], EncodeError> {
-        let start = self.end.next_multiple_of(alignment);
+        let draft = &mut self.draft;
+        let start = draft.end.next_multiple_of(alignment);
         let end = start + len;
-        let hard = self.buffer.len().min(usize::from(u16::MAX)).saturating_sub(self.trailer);
-        let soft = self.max_len.saturating_sub(self.trailer).min(hard);
-        if self.count == 0 && end > hard {
+        let hard = self.buffer.len().min(usize::from(u16::MAX)).saturating_sub(draft.trailer);
+        let soft = draft.max_len.saturating_sub(draft.trailer).min(hard);
+        if draft.count == 0 && end > hard {
             return Err(EncodeError::TooLong { len });
         }
-        if self.count == u8::MAX || (self.count > 0 && end > soft) {
+        if draft.count == u8::MAX || (draft.count > 0 && end > soft) {
             return Err(EncodeError::Full);
         }
-        self.buffer[self.end..start].fill(0);
-        self.end = end;
-        self.count += 1;
+        self.buffer[draft.end..start].fill(0);
+        draft.end = end;
+        draft.count += 1;
         Ok(&mut self.buffer[start..end])
     }
 }

@@ -139,13 +139,14 @@ mod states;
 mod v0;
 mod v1;
 
-pub use encoder::{EncodeError, Encoder};
+pub use encoder::{Draft, EncodeError, Encoder};
 pub use error::{Extent, Field, MessageError, RecordError};
 pub use flags::ConnFlags;
 pub use header::{SyncId, Version};
 pub use message::{Message, Records};
 pub use parameter::{OptionalParameters, Parameter};
 pub use record::{Addresses, Engine, Parties, Record, SequenceShift, SequenceShifts};
+pub use states::state_name;
 
 /// The UDP port of the first sync thread unless configured; each further thread (up to 64) has the next one.
 pub const DEFAULT_PORT: u16 = 8848;

@@ -67,7 +67,7 @@ impl Record<'_> {
     /// The state by the name that the kernel shows it under; none if there is no such state.
     pub fn state_name(&self) -> Option<&'static str> {
         let kind = (!self.is_template()).then_some(self.protocol);
-        states::names(kind)?.get(usize::from(self.state)).copied()
+        states::state_name(kind, self.state)
     }
 }
 
@@ -81,6 +81,19 @@ pub enum Addresses {
 }
 
 impl Addresses {
+    /// The addresses of client, virtual service and real server. None: they are of different families.
+    pub const fn new(client: IpAddr, vip: IpAddr, server: IpAddr) -> Option<Addresses> {
+        match (client, vip, server) {
+            (IpAddr::V4(client), IpAddr::V4(vip), IpAddr::V4(server)) => {
+                Some(Addresses::V4(Parties { client, vip, server }))
+            }
+            (IpAddr::V6(client), IpAddr::V6(vip), IpAddr::V6(server)) => {
+                Some(Addresses::V6(Parties { client, vip, server }))
+            }
+            _ => None,
+        }
+    }
+
     /// The client's.
     pub const fn client(&self) -> IpAddr {
         match self {

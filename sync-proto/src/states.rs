@@ -44,6 +44,18 @@ pub(crate) const fn names(protocol: Option<u8>) -> Option<&'static [&'static str
     })
 }
 
+/// The name of a state by its number, in an IP protocol or, without one, of templates: as the kernel shows it. None if
+/// there is no such state, or the protocol is not balanced.
+///
+/// ```
+/// assert_eq!(sync_proto::state_name(Some(6), 4), Some("FIN_WAIT"));
+/// assert_eq!(sync_proto::state_name(None, 1), Some("ASSURED"));
+/// assert_eq!(sync_proto::state_name(Some(17), 1), None);
+/// ```
+pub fn state_name(protocol: Option<u8>, state: u16) -> Option<&'static str> {
+    names(protocol)?.get(usize::from(state)).copied()
+}
+
 /// Checks what fields say together. The protocol of a template is not looked at.
 pub(crate) const fn check(flags: ConnFlags, protocol: u8, state: u16) -> Result<(), RecordError> {
     let is_template = flags.contains(ConnFlags::TEMPLATE);

@@ -1,9 +1,53 @@
 //! The bytes of messages, and what the encoder refuses.
 
 use sync_proto::{
-    Addresses, ConnFlags, EncodeError, Encoder, Engine, Message, OptionalParameters, Parties, Record,
+    Addresses, ConnFlags, Draft, EncodeError, Encoder, Engine, Message, OptionalParameters, Parties, Record,
     RecordError, SequenceShift, SequenceShifts, SyncId, Version,
 };
+
+/// Record by record, with the buffer given back in between, it is the same message.
+#[test]
+fn a_message_that_was_paused_goes_on_where_it_was() {
+    let sequence = Some(SequenceShifts::default());
+    let odd = Record { flags: ConnFlags::SEQUENCE, sequence, ..established(1) };
+    for version in [Version::V0, Version::V1] {
+        let mut whole = [0xff; 300];
+        let mut encoder = Encoder::new(&mut whole, version, SyncId(7), 250).with_trailer(20);
+        let mut paused = [0xff; 300];
+        let mut draft = Draft::new(version, SyncId(7), 250).with_trailer(20);
+        assert_eq!(draft.version(), version);
+        loop {
+            let pushed = encoder.push(&odd);
+            let mut resumed = Encoder::resume(&mut paused, draft);
+            assert_eq!(resumed.push(&odd), pushed);
+            draft = resumed.pause();
+            assert_eq!(draft.record_count(), encoder.record_count());
+            assert_eq!(draft.message_len(), encoder.message_len());
+            if pushed.is_err() {
+                assert_eq!(pushed, Err(EncodeError::Full));
+                break;
+            }
+        }
+        assert!(draft.record_count() > 2);
+        let resumed = Encoder::resume(&mut paused, draft).finish().map(|message| message.to_vec());
+        assert_eq!(resumed.as_deref(), encoder.finish().as_deref());
+    }
+}
+
+/// What was written to one buffer is not in another, but nothing is written outside either.
+#[test]
+fn a_message_that_goes_on_in_a_smaller_buffer_is_full() {
+    let mut buffer = [0; 300];
+    let mut encoder = Encoder::new(&mut buffer, Version::V1, SyncId(7), 1472);
+    encoder.push(&established(1)).unwrap();
+    let draft = encoder.pause();
+    for len in 0..draft.message_len() + 36 {
+        let mut smaller = vec![0; len];
+        let mut encoder = Encoder::resume(&mut smaller, draft);
+        assert_eq!(encoder.push(&established(2)), Err(EncodeError::Full), "{len}");
+        assert_eq!(encoder.finish().is_some(), len >= draft.message_len(), "{len}");
+    }
+}
 
 /// Accepted by a kernel as they stand here.
 #[test]

@@ -4,7 +4,7 @@ use crate::bed::{ACK, Bed, FIN, SYN};
 use nfvs::director::defence::DefenceMode;
 use nfvs::director::packet::Transport::{Tcp, Udp};
 use nfvs::director::scheduler::SchedulerKind::Rr;
-use nfvs::director::service::{ClientMask, Persistence, ServiceSettings, Tunables};
+use nfvs::director::service::{ClientMask, Persistence, ServiceSettings, TunableNumber, Tunables};
 use nfvs::director::{DropReason, Verdict};
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -35,7 +35,10 @@ fn tick(bed: &mut Bed) {
 fn shown(bed: &Bed, tunable: &str) -> u32 {
     let services = bed.director.services();
     let numbers = services.tunables.numbers_now(services.defence.is_short());
-    numbers.iter().find(|(name, _)| *name == tunable).unwrap().1
+    match numbers.iter().find(|(name, _)| *name == tunable).unwrap().1 {
+        TunableNumber::One(number) => number,
+        TunableNumber::Two(numbers) => panic!("{tunable}: {numbers:?}"),
+    }
 }
 
 #[test]

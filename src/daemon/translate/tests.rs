@@ -1,7 +1,7 @@
 use super::super::control::service_status;
 use super::*;
 use crate::director::defence::DefenceMode;
-use crate::director::service::{Family, Fwmark, Tunables};
+use crate::director::service::{Family, Fwmark, SyncThreshold, Tunables};
 use crate::director::{Director, Limits};
 
 const START: &str = r#"{ "services": [
@@ -191,10 +191,12 @@ fn tunables_keep_what_is_not_named() {
     set(json!({ "conn_reuse_mode": 3 }));
     set(json!({ "expire_nodest_conn": 1 }));
     set(json!({ "secure_tcp": 2 }));
+    set(json!({ "sync_threshold": [1, 0] }));
     let expected = Tunables {
         conn_reuse_mode: 3,
         expire_nodest_conn: true,
         secure_tcp: DefenceMode::Automatic,
+        sync_threshold: SyncThreshold { packet: 1, period: 0 },
         ..Tunables::default()
     };
     assert_eq!(director.services().tunables, expected);
@@ -260,8 +262,8 @@ fn what_cannot_be_is_refused_with_its_place() {
         ),
         (
             json!({ "command": "set-tunables", "tunables": { "sync_threshold": 3 } }),
-            "tunables.sync_threshold: of no effect here, as this version of nfvs does not synchronise connections with \
-             another director; leave the key out",
+            "tunables.sync_threshold: 3 is not two numbers from 0 to 2147483647 in [ ], the first below the second or \
+             the second 0",
         ),
     ] {
         let error = ask(&director, request.clone()).expect_err("it cannot be").to_string();

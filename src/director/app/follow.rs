@@ -71,7 +71,7 @@ impl Director {
     ) -> Option<Handle> {
         let handle = shard.find_expected(key, now)?;
         let server = shard.get(handle).server_address();
-        let seen = self.server_side_port(now, shard, key, server, PORT_ATTEMPTS).ok()?;
+        let seen = self.server_side_port(now, shard, key, server, PORT_ATTEMPTS, None).ok()?;
         Some(self.table.rekey(shard, handle, now, |connection| connection.meet(key.client.port(), seen)))
     }
 }

@@ -8,7 +8,7 @@
 mod follow;
 pub mod ftp;
 
-use super::connection::Connection;
+use super::connection::{Connection, InboundKey};
 use super::packet::{SegmentEdit, SequenceShift, Transport};
 use super::protocol::Direction;
 use super::service::FTP_PORT;
@@ -23,10 +23,12 @@ pub enum Application {
     Control(Control),
     /// Where files go. It holds the control connection that announced it.
     Data(Hold),
+    /// Nothing, but another director adjusts its sequence numbers. It is kept to be told on.
+    Foreign(sync_proto::SequenceShifts),
 }
 
 /// What is remembered of a control connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Control {
     /// How the client's sequence numbers change on their way to the server (`in_seq`).
     in_seq: SequenceShift,
@@ -52,11 +54,45 @@ impl Application {
         let is_control = connection.is_nat()
             && connection.transport == Transport::Tcp
             && connection.virtual_address().port() == FTP_PORT;
-        is_control.then(|| Application::Control(Control::default()))
+        is_control.then(|| Application::Control(Control::new(connection.inbound_key())))
+    }
+
+    /// How sequence numbers are adjusted, as the synchronisation protocol has it, if anything is known of that.
+    pub fn sequence_shifts(&self) -> Option<sync_proto::SequenceShifts> {
+        match self {
+            Application::Control(Control { in_seq, out_seq, .. }) => {
+                Some(sync_proto::SequenceShifts { input: in_seq.told(), output: out_seq.told() })
+            }
+            Application::Data(_) => None,
+            Application::Foreign(shifts) => Some(*shifts),
+        }
+    }
+
+    /// Takes over how another director adjusts sequence numbers.
+    pub fn adjust_sequence(&mut self, shifts: sync_proto::SequenceShifts) {
+        match self {
+            Application::Control(control) => {
+                control.in_seq = SequenceShift::of_told(shifts.input);
+                control.out_seq = SequenceShift::of_told(shifts.output);
+            }
+            Application::Data(_) => {}
+            Application::Foreign(known) => *known = shifts,
+        }
     }
 }
 
 impl Control {
+    /// That of the control connection that `key` names.
+    fn new(key: InboundKey) -> Control {
+        Control {
+            in_seq: SequenceShift::default(),
+            out_seq: SequenceShift::default(),
+            awaits_answer: false,
+            announced: None,
+            data_connections: Holds(Arc::new(Held { key, count: AtomicU32::new(0) })),
+        }
+    }
+
     /// The data connections that have been announced here and have not ended.
     pub fn data_connections(&self) -> &Holds {
         &self.data_connections
@@ -72,20 +108,27 @@ impl Control {
     }
 }
 
-/// How many hold something (`n_control`).
-#[derive(Debug, Default)]
-pub struct Holds(Arc<AtomicU32>);
+/// What is held: a control connection, and how many hold it (`n_control`).
+#[derive(Debug)]
+struct Held {
+    key: InboundKey,
+    count: AtomicU32,
+}
+
+/// Counts those that hold a control connection.
+#[derive(Debug)]
+pub struct Holds(Arc<Held>);
 
 impl Holds {
     /// One more that holds it.
     pub fn hold(&self) -> Hold {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.count.fetch_add(1, Ordering::Relaxed);
         Hold(Arc::clone(&self.0))
     }
 
     /// How many there are.
     pub fn count(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
+        self.0.count.load(Ordering::Relaxed)
     }
 
     /// What tells those that hold this from others.
@@ -94,11 +137,16 @@ impl Holds {
     }
 }
 
-/// One that holds something, until it is dropped.
+/// One that holds a control connection, until it is dropped.
 #[derive(Debug)]
-pub struct Hold(Arc<AtomicU32>);
+pub struct Hold(Arc<Held>);
 
 impl Hold {
+    /// How the control connection is found, which may have ended before its time.
+    pub fn control_key(&self) -> &InboundKey {
+        &self.0.key
+    }
+
     /// What is held; see [`Holds::held`].
     pub fn held(&self) -> *const () {
         Arc::as_ptr(&self.0).cast()
@@ -107,6 +155,6 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
     }
 }

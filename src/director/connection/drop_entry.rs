@@ -11,7 +11,7 @@ const SHARE: usize = 32;
 /// What has had a packet within this time is not idle.
 const IDLE: Duration = Duration::from_secs(60);
 /// With more packets than this from the client, an entry is spared.
-const FEW_PACKETS: u8 = 8;
+const FEW_PACKETS: u32 = 8;
 
 /// What an entry is to the defence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,14 +46,14 @@ pub(super) struct Age {
     /// When the timer fires.
     pub(super) deadline: Time,
     /// Packets from the client.
-    pub(super) packets: u8,
+    pub(super) packets: u32,
 }
 
 /// The choice of what is dropped. Of entries with as many packets as `n`, each `n`th is.
 #[derive(Debug)]
 pub struct DropEntry {
     random: fastrand::Rng,
-    countdown: [u8; FEW_PACKETS as usize + 1],
+    countdown: [u32; FEW_PACKETS as usize + 1],
 }
 
 impl DropEntry {
@@ -77,11 +77,11 @@ impl DropEntry {
         }
     }
 
-    fn has_its_turn(&mut self, packets: u8) -> bool {
+    fn has_its_turn(&mut self, packets: u32) -> bool {
         if !(1..=FEW_PACKETS).contains(&packets) {
             return false;
         }
-        let left = &mut self.countdown[usize::from(packets)];
+        let left = &mut self.countdown[packets as usize];
         let has_turn = *left <= 1;
         *left = if has_turn { packets } else { *left - 1 };
         has_turn

@@ -16,18 +16,20 @@ pub use drop_entry::DropEntry;
 pub use shard::{Handle, Shard};
 pub use table::ConnectionTable;
 pub use templates::{
-    Controller, Template, TemplateHandle, TemplateKey, TemplateShard, TemplateTarget, TemplateView,
+    Controller, NewTemplate, Template, TemplateHandle, TemplateKey, TemplateNews, TemplateShard,
+    TemplateTarget, TemplateView,
 };
 
 use crate::director::app::{Application, Control, Hold};
 use crate::director::packet::Transport;
 use crate::director::protocol::{NEW_CONNECTION_TIMEOUT, SctpState, State, TcpState};
-use crate::director::service::{ForwardMethod, RealServer, ServiceCore, ServiceKey, Stats};
+use crate::director::service::{ForwardMethod, RealServer, ServiceCore, ServiceKey, Services, Stats};
+use crate::director::sync::Emission;
 use crate::director::{ReplySource, Route, Time};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use sync_proto::ConnFlags;
+use sync_proto::{ConnFlags, SequenceShifts};
 
 /// How a client's packet names its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,6 +62,8 @@ pub struct Placement {
     pub server_port: u16,
     /// The template that says so, if not the scheduler.
     pub controller: Option<Controller>,
+    /// The mark of the packet that the connection is made for; 0: none.
+    pub fwmark: u32,
 }
 
 /// One connection (`struct ip_vs_conn`).
@@ -84,10 +88,13 @@ pub struct Connection {
     /// The server has answered a packet that did not come through the director: until the client sends another one
     /// here, the server's packets are none of ours.
     pub answers_elsewhere: bool,
-    packets: u8,
     /// The client is the server itself.
     is_hairpin: bool,
+    packets: u32,
+    fwmark: u32,
     timeout_millis: u32,
+    /// What other directors were told of it last.
+    pub emission: Emission,
     /// The real server that has it.
     pub server: Arc<RealServer>,
     /// The service that made it.
@@ -101,7 +108,7 @@ pub struct Connection {
 impl Connection {
     /// A connection that `key` names, to where `placement` says, in its first state and by the server's present method.
     pub fn new(key: &InboundKey, placement: Placement, service: Arc<ServiceCore>) -> Connection {
-        let Placement { server, server_port, controller } = placement;
+        let Placement { server, server_port, controller, fwmark } = placement;
         let method = server.forwarding().method;
         let mut flags = method.connection_flags();
         // `ip_vs_bind_dest` sets it, which is not called where there is no server.
@@ -123,8 +130,10 @@ impl Connection {
             },
             flags,
             answers_elsewhere: false,
-            packets: 0,
             is_hairpin: false,
+            packets: 0,
+            fwmark,
+            emission: Emission::default(),
             timeout_millis: millis(NEW_CONNECTION_TIMEOUT),
             server,
             service,
@@ -141,7 +150,8 @@ impl Connection {
             client: SocketAddr::new(self.client, client_port),
             virtual_address: SocketAddr::new(self.virtual_address, virtual_port),
         };
-        let placement = Placement { server: Arc::clone(&self.server), server_port, controller: None };
+        let (server, fwmark) = (Arc::clone(&self.server), self.fwmark);
+        let placement = Placement { server, server_port, controller: None, fwmark };
         let mut flags = ConnFlags::INACTIVE;
         if client_port == 0 {
             flags.insert(ConnFlags::NO_CPORT);
@@ -262,15 +272,20 @@ impl Connection {
         self.forward() == ForwardMethod::Tunnel
     }
 
-    /// Whether its packets go to where they are addressed, for want of a server.
-    pub fn is_bypass(&self) -> bool {
-        self.forward() == ForwardMethod::Bypass
+    /// Whether a service has, or had, its server, and counts what goes there.
+    pub fn is_bound(&self) -> bool {
+        !self.server.is_nobody()
     }
 
     /// The route that its packets take where nothing is translated: in both directions by a
-    /// [method that routes](ForwardMethod::is_routed), from the server if others reach it through a tunnel.
-    pub fn route(&self) -> Option<Route> {
-        if self.is_nat() { None } else { self.server.forwarding().route }
+    /// [method that routes](ForwardMethod::is_routed), from the server if others reach it through a tunnel. To a server
+    /// of no service, that which a service of the same virtual address has, if one has.
+    pub fn route(&self, services: &Services) -> Option<Route> {
+        match self.forward() {
+            ForwardMethod::Nat | ForwardMethod::Bypass => None,
+            _ if self.is_bound() => self.server.forwarding().route,
+            _ => services.route(self.virtual_address, self.server.address),
+        }
     }
 
     /// The virtual address and port.
@@ -310,19 +325,62 @@ impl Connection {
         self.timeout_millis = millis(timeout);
     }
 
-    /// How many packets of the client's the connection has passed on (`in_pkts`); 255: or more.
-    pub fn packets(&self) -> u8 {
+    /// How many packets of the client's the connection has passed on (`in_pkts`); goes round.
+    pub fn packets(&self) -> u32 {
         self.packets
     }
 
     /// Notes that a packet of the client's is passed on.
     pub fn note_packet(&mut self) {
-        self.packets = self.packets.saturating_add(1);
+        self.packets = self.packets.wrapping_add(1);
+    }
+
+    /// The mark of the packet that it was made for; 0: none.
+    pub fn fwmark(&self) -> u32 {
+        self.fwmark
+    }
+
+    /// Takes over what another director says of a connection that it has: it goes on from there.
+    pub fn take_over(&mut self, state: State, packets: u32, timeout: Duration) {
+        self.state = state;
+        self.emission.note_state(state.number());
+        self.packets = packets;
+        self.set_timeout(timeout);
+    }
+
+    /// How sequence numbers are adjusted, if anything is known of that.
+    pub fn sequence_shifts(&self) -> Option<SequenceShifts> {
+        self.application.as_deref().and_then(Application::sequence_shifts)
+    }
+
+    /// Takes over how another director adjusts sequence numbers. A data connection of FTP has none adjusted.
+    pub fn adjust_sequence(&mut self, shifts: SequenceShifts) {
+        match self.application.as_deref_mut() {
+            Some(application) => application.adjust_sequence(shifts),
+            None => self.application = Some(Box::new(Application::Foreign(shifts))),
+        }
+    }
+
+    /// Gives it to a server of a service that was of none: by the server's method, and with the service's
+    /// applications (`ip_vs_try_bind_dest`). How active it is stays.
+    pub(super) fn bind(&mut self, server: Arc<RealServer>, service: Arc<ServiceCore>) {
+        self.flags.remove(ConnFlags::METHOD);
+        self.flags.remove(ConnFlags::NOOUTPUT);
+        self.flags.insert(server.forwarding().method.connection_flags());
+        self.server = server;
+        self.service = service;
+        self.is_hairpin = false;
+        self.note_hairpin();
+        let shifts = self.sequence_shifts();
+        if !self.is_data() {
+            self.application = Application::of(self).map(Box::new);
+            shifts.into_iter().for_each(|shifts| self.adjust_sequence(shifts));
+        }
     }
 
     /// Counts the connection itself, for server, service and total (`ip_vs_conn_stats`); not without a server.
     pub fn count_conn(&self) {
-        if !self.is_bypass() {
+        if self.is_bound() {
             self.stats().into_iter().for_each(Stats::count_conn);
         }
     }
@@ -350,7 +408,7 @@ impl Connection {
     }
 
     fn is_counted(&self) -> bool {
-        self.server.is_available() && !self.is_bypass()
+        self.server.is_available() && self.is_bound()
     }
 
     fn stats(&self) -> [&Stats; 3] {
@@ -418,5 +476,15 @@ impl ConnectionView {
             expires: deadline.since(now),
             flags: connection.flags,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_million_connections_are_104_megabytes() {
+        assert_eq!(size_of::<Connection>(), 104);
     }
 }

@@ -156,10 +156,10 @@ impl Shard {
         self.forget(handle.0)
     }
 
-    /// Takes out every connection whose time is over and that controls no other; those that do get more time
-    /// (`ip_vs_conn_expire`).
-    pub(super) fn expire(&mut self, now: Time, mut removed: impl FnMut(Connection)) {
-        let mut due = Vec::new();
+    /// Takes out every connection whose time is over and that controls no other; those that do get more time, and are
+    /// returned (`ip_vs_conn_expire`).
+    pub(super) fn expire(&mut self, now: Time, mut removed: impl FnMut(Connection)) -> Vec<Handle> {
+        let (mut due, mut extended_ones) = (Vec::new(), Vec::new());
         self.wheel.sweep(&mut self.arena, now, |_, entry| due.push(entry));
         for entry in due {
             let found = self.arena.get_mut(entry);
@@ -167,10 +167,12 @@ impl Shard {
                 let deadline = extended(found.timer.deadline(), now);
                 found.connection.set_timeout(EXTENSION);
                 self.wheel.insert(&mut self.arena, entry, deadline);
+                extended_ones.push(Handle(entry));
             } else {
                 removed(self.forget(entry));
             }
         }
+        extended_ones
     }
 
     /// Takes out every connection whose server was removed.

@@ -1,17 +1,17 @@
 //! The connection table: shards, its bound, and the counters of real servers that follow from it.
 
 use super::{
-    Connection, ConnectionView, DropEntry, Handle, Shard, Template, TemplateHandle, TemplateKey,
+    Connection, ConnectionView, DropEntry, Handle, NewTemplate, Shard, Template, TemplateHandle, TemplateKey,
     TemplateShard, TemplateView,
 };
 use crate::director::service::{RealServer, ServerId, ServiceCore};
+use crate::director::sync::Emission;
 use crate::director::{TableHasher, Time};
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 const SHARDS: usize = 64;
 
@@ -68,8 +68,37 @@ impl ConnectionTable {
     /// Adds a connection and counts it at its server; `None` if the table is full.
     pub fn insert(&self, shard: &mut Shard, connection: Connection, now: Time) -> Option<Handle> {
         self.reserve()?;
+        Some(self.file(shard, connection, now))
+    }
+
+    /// The same in place of another connection, which gives it its room: a full table is no matter.
+    pub fn replace(&self, shard: &mut Shard, old: Handle, connection: Connection, now: Time) -> Handle {
+        self.len.fetch_add(1, Ordering::Relaxed);
+        self.remove(shard, old);
+        self.file(shard, connection, now)
+    }
+
+    fn file(&self, shard: &mut Shard, mut connection: Connection, now: Time) -> Handle {
+        connection.emission = Emission::new(now, connection.emission);
         connection.server.bind_connection(connection.is_active());
-        Some(shard.insert(connection, now, |old| self.ended(&old)))
+        shard.insert(connection, now, |old| self.ended(&old))
+    }
+
+    /// Gives a connection that is of no service to a server of one, which is to see `client_port`.
+    pub fn bind(
+        &self,
+        shard: &mut Shard,
+        handle: Handle,
+        (server, service): (Arc<RealServer>, Arc<ServiceCore>),
+        client_port: u16,
+        now: Time,
+    ) -> Handle {
+        self.rekey(shard, handle, now, |connection| {
+            connection.server.unbind_connection(connection.is_active());
+            connection.bind(server, service);
+            connection.translate_client_port(client_port);
+            connection.server.bind_connection(connection.is_active());
+        })
     }
 
     /// Adds a template and counts it at its server; `None` if the table is full.
@@ -77,13 +106,12 @@ impl ConnectionTable {
         &self,
         shard: &mut TemplateShard,
         key: TemplateKey<'_>,
-        template: Template,
-        timeout: Duration,
+        new: NewTemplate,
         now: Time,
     ) -> Option<TemplateHandle> {
         self.reserve()?;
-        template.server.bind_template();
-        Some(shard.insert(key, template, timeout, now, |old| self.template_ended(old)))
+        new.template.server.bind_template();
+        Some(shard.insert(key, new, now, |old| self.template_ended(old)))
     }
 
     /// Files a connection anew after `change`, which may change its keys. Others of the new keys give way.
@@ -105,13 +133,25 @@ impl ConnectionTable {
         self.ended(&connection);
     }
 
-    /// Ends every entry whose time is over.
-    pub fn expire(&self, now: Time) {
+    /// Ends every entry whose time is over. Those that control others go on, and are shown to `extended`, or
+    /// `extended_template`.
+    pub fn expire(
+        &self,
+        now: Time,
+        mut extended: impl FnMut(&mut Shard, Handle),
+        mut extended_template: impl FnMut(&mut TemplateShard, TemplateHandle),
+    ) {
         for shard in &self.shards {
-            lock(shard).expire(now, |connection| self.ended(&connection));
+            let mut shard = lock(shard);
+            for handle in shard.expire(now, |connection| self.ended(&connection)) {
+                extended(&mut shard, handle);
+            }
         }
         for shard in &self.templates {
-            lock(shard).expire(now, |template| self.template_ended(template));
+            let mut shard = lock(shard);
+            for handle in shard.expire(now, |template| self.template_ended(template)) {
+                extended_template(&mut shard, handle);
+            }
         }
     }
 

@@ -10,14 +10,15 @@ use super::drop_entry::{Age, DropEntry, Worth};
 use super::wheel::{Timed, Timer, Wheel};
 use crate::director::packet::Transport;
 use crate::director::service::{Fwmark, PersistenceEngine, RealServer, ServiceCore};
+use crate::director::sync::Emission;
 use crate::director::{TableHasher, Time};
 use hashbrown::HashTable;
 use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
-use sync_proto::ConnFlags;
+use sync_proto::{Addresses, ConnFlags, Engine, OptionalParameters, Record};
 
 /// What the timeout of a template, or of a control connection, becomes when its time is over while it still has
 /// connections; a template's for good.
@@ -69,8 +70,36 @@ pub struct Template {
     /// Connections that were made from it and have not ended (`n_control`).
     controls: AtomicU32,
     assured: AtomicBool,
-    packets: AtomicU8,
+    packets: AtomicU32,
     home: Option<Home>,
+}
+
+/// A template before it is filed.
+#[derive(Debug)]
+pub struct NewTemplate {
+    /// The template.
+    pub template: Template,
+    /// Its flags.
+    pub flags: ConnFlags,
+    /// The mark of the packet that it is made for; 0: none.
+    pub fwmark: u32,
+    /// How long it lasts without new connections.
+    pub timeout: Duration,
+}
+
+impl NewTemplate {
+    /// One that is made here.
+    pub fn new(template: Template, fwmark: u32, timeout: Duration) -> NewTemplate {
+        NewTemplate { flags: flags_of(&template.server), template, fwmark, timeout }
+    }
+}
+
+/// The flags of a template to a server of a service.
+fn flags_of(server: &RealServer) -> ConnFlags {
+    let mut flags = server.forwarding().method.connection_flags();
+    flags.insert(ConnFlags::INACTIVE);
+    flags.insert(ConnFlags::TEMPLATE);
+    flags
 }
 
 /// Where a template is filed.
@@ -89,7 +118,7 @@ impl Template {
             service,
             controls: AtomicU32::new(0),
             assured: AtomicBool::new(false),
-            packets: AtomicU8::new(0),
+            packets: AtomicU32::new(0),
             home: None,
         }
     }
@@ -99,15 +128,14 @@ impl Template {
         self.controls.load(Ordering::Relaxed)
     }
 
-    /// Notes a datagram of a one-packet service, whose connection ends at once and counts nothing.
-    pub fn note_packet(&self) {
-        let more = |packets: u8| packets.checked_add(1);
-        // Full, it stays as it is.
-        let _ = self.packets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    /// Notes a packet of one of its connections, and says how many that makes (`in_pkts`). It counts where a master
+    /// looks at it, and those of one-packet services always; goes round.
+    pub fn note_packet(&self) -> u32 {
+        self.packets.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
     /// The clients by whom its shard is found, once it has been filed.
-    pub(super) fn home(&self) -> Option<IpAddr> {
+    pub fn home(&self) -> Option<IpAddr> {
         self.home.map(|home| home.clients)
     }
 
@@ -152,6 +180,19 @@ impl Drop for Controller {
     }
 }
 
+/// What another director says of a template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TemplateNews {
+    /// Its flags from now on.
+    pub flags: ConnFlags,
+    /// Whether a connection made from it has come to something.
+    pub assured: bool,
+    /// How many packets are taken for counted.
+    pub packets: u32,
+    /// How long it lasts without new connections.
+    pub timeout: Duration,
+}
+
 /// Names a template while its shard stays locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TemplateHandle(u32);
@@ -171,7 +212,13 @@ struct Entry {
     target: TemplateTarget,
     pe_data: Option<(PersistenceEngine, Box<[u8]>)>,
     template: Arc<Template>,
+    flags: ConnFlags,
+    fwmark: u32,
     timeout: Duration,
+    /// What other directors were told of it last.
+    emission: Emission,
+    /// Its time was over and it got more, and a master has not looked at it since.
+    is_extended: bool,
     /// Made void: not found any more, and only kept for the connections made from it.
     is_void: bool,
     timer: Timer,
@@ -181,6 +228,20 @@ impl Entry {
     fn key(&self) -> TemplateKey<'_> {
         let pe_data = self.pe_data.as_ref().map(|(engine, data)| (*engine, &**data));
         TemplateKey { clients: self.clients, target: self.target, pe_data }
+    }
+
+    /// Protocol, virtual address and server, as others know them.
+    fn ends(&self) -> (Option<Transport>, SocketAddr, SocketAddr) {
+        let (transport, mut virtual_address) = match self.target {
+            TemplateTarget::Endpoint { transport, address } => (Some(transport), address),
+            TemplateTarget::Mark(mark) => (None, SocketAddr::new(mark_as_address(mark, self.clients), 0)),
+        };
+        let mut server = SocketAddr::new(self.template.server.address, self.template.server_port);
+        if self.is_void {
+            virtual_address.set_port(VOID_PORT);
+            server.set_port(VOID_PORT);
+        }
+        (transport, virtual_address, server)
     }
 
     /// When it ends if its connections stay as they are.
@@ -231,7 +292,9 @@ impl TemplateShard {
                 return None;
             }
             let deadline = extended(found.timer.deadline(), now);
-            self.arena.get_mut(entry).timeout = EXTENSION;
+            let found = self.arena.get_mut(entry);
+            found.timeout = EXTENSION;
+            found.is_extended = true;
             self.wheel.reschedule(&mut self.arena, entry, deadline);
         }
         Some(TemplateHandle(entry))
@@ -241,8 +304,7 @@ impl TemplateShard {
     pub(super) fn insert(
         &mut self,
         key: TemplateKey<'_>,
-        template: Template,
-        timeout: Duration,
+        new: NewTemplate,
         now: Time,
         removed: impl FnOnce(&Template),
     ) -> TemplateHandle {
@@ -251,12 +313,17 @@ impl TemplateShard {
             removed(&self.take(stale));
         }
         let TemplateKey { clients, target, pe_data } = key;
+        let NewTemplate { template, flags, fwmark, timeout } = new;
         let entry = self.arena.insert(Entry {
             clients,
             target,
             pe_data: pe_data.map(|(engine, data)| (engine, data.into())),
             template: Arc::new(template),
+            flags,
+            fwmark,
             timeout,
+            emission: Emission::new(now, Emission::default()),
+            is_extended: false,
             is_void: false,
             timer: Timer::unfiled(),
         });
@@ -273,6 +340,95 @@ impl TemplateShard {
         &self.arena.get(handle.0).template
     }
 
+    /// How long the template lasts without new connections.
+    pub fn timeout(&self, handle: TemplateHandle) -> Duration {
+        self.arena.get(handle.0).timeout
+    }
+
+    /// What other directors were told of the template last.
+    pub fn emission_mut(&mut self, handle: TemplateHandle) -> &mut Emission {
+        &mut self.arena.get_mut(handle.0).emission
+    }
+
+    /// Whether the template's time was over and it got more since this was last asked.
+    pub fn take_extended(&mut self, handle: TemplateHandle) -> bool {
+        std::mem::take(&mut self.arena.get_mut(handle.0).is_extended)
+    }
+
+    /// Where a template is filed, if it still is, void or not.
+    pub fn filed(&self, template: &Arc<Template>) -> Option<TemplateHandle> {
+        let entry = template.home?.entry;
+        let found = self.arena.find(entry)?;
+        Arc::ptr_eq(&found.template, template).then_some(TemplateHandle(entry))
+    }
+
+    /// What other directors are to know of the template. `None`: its clients and its server have addresses of
+    /// different families.
+    pub fn record(&self, handle: TemplateHandle) -> Option<Record<'_>> {
+        let entry = self.arena.get(handle.0);
+        let (transport, virtual_address, server) = entry.ends();
+        Some(Record {
+            protocol: transport.map_or(0, Transport::number),
+            flags: entry.flags,
+            state: entry.template.is_assured().into(),
+            client_port: 0,
+            virtual_port: virtual_address.port(),
+            server_port: server.port(),
+            addresses: Addresses::new(entry.clients, virtual_address.ip(), server.ip())?,
+            fwmark: entry.fwmark,
+            timeout_seconds: entry.timeout.as_secs().try_into().unwrap_or(u32::MAX),
+            sequence: None,
+            engine: entry.pe_data.as_ref().map(|(engine, data)| Engine { name: engine.name(), data }),
+            optional: OptionalParameters::default(),
+        })
+    }
+
+    /// Takes over what another director says of a template that it has, and restarts the template's timer.
+    pub fn take_over(&mut self, handle: TemplateHandle, news: &TemplateNews, now: Time) {
+        let TemplateNews { flags, assured, packets, timeout } = *news;
+        let entry = self.arena.get_mut(handle.0);
+        entry.flags = flags;
+        entry.timeout = timeout;
+        entry.emission.note_state(assured.into());
+        entry.template.assured.store(assured, Ordering::Relaxed);
+        entry.template.packets.store(packets, Ordering::Relaxed);
+        self.wheel.reschedule(&mut self.arena, handle.0, now + timeout);
+    }
+
+    /// What the template is for.
+    pub fn target(&self, handle: TemplateHandle) -> TemplateTarget {
+        self.arena.get(handle.0).target
+    }
+
+    /// Whether the template is for clients with addresses of IPv6.
+    pub fn is_ipv6(&self, handle: TemplateHandle) -> bool {
+        self.arena.get(handle.0).clients.is_ipv6()
+    }
+
+    /// The mark of the packet that the template was made for; 0: none.
+    pub fn fwmark(&self, handle: TemplateHandle) -> u32 {
+        self.arena.get(handle.0).fwmark
+    }
+
+    /// The template's flags.
+    pub fn flags(&self, handle: TemplateHandle) -> ConnFlags {
+        self.arena.get(handle.0).flags
+    }
+
+    /// Gives a template that leads to a server of no service to a server of one. No connection was made from it: it
+    /// was of no use to any.
+    pub fn bind(&mut self, handle: TemplateHandle, (server, service): (Arc<RealServer>, Arc<ServiceCore>)) {
+        let entry = self.arena.get_mut(handle.0);
+        let Some(template) = Arc::get_mut(&mut entry.template) else { return };
+        let mut flags = flags_of(&server);
+        flags.insert(ConnFlags::from_bits(entry.flags.bits() & !METHOD_FLAGS));
+        entry.flags = flags;
+        template.server.unbind_template();
+        server.bind_template();
+        template.server = server;
+        template.service = service;
+    }
+
     /// Makes a connection the template's, and restarts the template's timer with its timeout.
     pub fn control(&mut self, handle: TemplateHandle, now: Time) -> Controller {
         let entry = self.arena.get(handle.0);
@@ -287,9 +443,10 @@ impl TemplateShard {
         self.arena.get_mut(handle.0).is_void = true;
     }
 
-    /// Takes out every template whose time is over and that has no connections; those that have get more time.
-    pub(super) fn expire(&mut self, now: Time, mut removed: impl FnMut(&Template)) {
-        let mut due = Vec::new();
+    /// Takes out every template whose time is over and that has no connections; those that have get more time, and are
+    /// returned.
+    pub(super) fn expire(&mut self, now: Time, mut removed: impl FnMut(&Template)) -> Vec<TemplateHandle> {
+        let (mut due, mut extended_ones) = (Vec::new(), Vec::new());
         self.wheel.sweep(&mut self.arena, now, |_, entry| due.push(entry));
         for entry in due {
             let found = self.arena.get_mut(entry);
@@ -297,10 +454,12 @@ impl TemplateShard {
                 found.timeout = EXTENSION;
                 let deadline = extended(found.timer.deadline(), now);
                 self.wheel.insert(&mut self.arena, entry, deadline);
+                extended_ones.push(TemplateHandle(entry));
             } else {
                 removed(&self.forget(entry));
             }
         }
+        extended_ones
     }
 
     /// Takes out every template whose server was removed and that has no connections.
@@ -346,9 +505,8 @@ impl TemplateShard {
 
     /// Takes out a template if it is still here and [forsaken](Template::is_forsaken).
     pub(super) fn take_forsaken(&mut self, template: &Arc<Template>) -> Option<Arc<Template>> {
-        let entry = template.home?.entry;
-        let is_it = self.arena.find(entry).is_some_and(|found| Arc::ptr_eq(&found.template, template));
-        (is_it && template.is_forsaken()).then(|| self.take(entry))
+        let TemplateHandle(entry) = self.filed(template)?;
+        template.is_forsaken().then(|| self.take(entry))
     }
 
     /// What the shard holds, for people.
@@ -402,6 +560,9 @@ impl TemplateShard {
     }
 }
 
+/// What a server of a service says in place of a record: the method, and that replies go by themselves.
+const METHOD_FLAGS: u32 = ConnFlags::METHOD.bits() | ConnFlags::NOOUTPUT.bits();
+
 /// A template as it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TemplateView {
@@ -430,28 +591,16 @@ impl TemplateView {
     }
 
     fn new(entry: &Entry, now: Time) -> TemplateView {
-        let Entry { clients, target, pe_data, template, .. } = entry;
-        let (transport, mut virtual_address) = match *target {
-            TemplateTarget::Endpoint { transport, address } => (Some(transport), address),
-            TemplateTarget::Mark(mark) => (None, SocketAddr::new(mark_as_address(mark, *clients), 0)),
-        };
-        let mut server = SocketAddr::new(template.server.address, template.server_port);
-        if entry.is_void {
-            virtual_address.set_port(VOID_PORT);
-            server.set_port(VOID_PORT);
-        }
-        let mut flags = template.server.forwarding().method.connection_flags();
-        flags.insert(ConnFlags::INACTIVE);
-        flags.insert(ConnFlags::TEMPLATE);
+        let (transport, virtual_address, server) = entry.ends();
         TemplateView {
             transport,
-            clients: *clients,
+            clients: entry.clients,
             virtual_address,
             server,
-            assured: template.is_assured(),
+            assured: entry.template.is_assured(),
             expires: entry.end(now).since(now),
-            flags,
-            pe_data: pe_data.clone(),
+            flags: entry.flags,
+            pe_data: entry.pe_data.clone(),
         }
     }
 }

@@ -23,6 +23,18 @@ pub struct SequenceShift {
 }
 
 impl SequenceShift {
+    /// As the synchronisation protocol has it.
+    pub const fn told(self) -> sync_proto::SequenceShift {
+        let SequenceShift { init_seq, delta, previous_delta } = self;
+        sync_proto::SequenceShift { init_seq, delta, previous_delta }
+    }
+
+    /// What the synchronisation protocol tells.
+    pub const fn of_told(told: sync_proto::SequenceShift) -> SequenceShift {
+        let sync_proto::SequenceShift { init_seq, delta, previous_delta } = told;
+        SequenceShift { init_seq, delta, previous_delta }
+    }
+
     /// Whether numbers stay as they are.
     pub fn is_none(self) -> bool {
         self.delta == 0 && self.previous_delta == 0

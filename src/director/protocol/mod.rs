@@ -142,6 +142,25 @@ impl State {
         Step { state, timeout: timeouts.of(state), activity, assures }
     }
 
+    /// The state of the same protocol that has this number in the synchronisation protocol, if there is one.
+    pub fn with_number(self, number: u16) -> Option<State> {
+        let number = usize::from(number);
+        match self {
+            State::Tcp(_) => TcpState::ALL.get(number).copied().map(State::Tcp),
+            State::Udp => (number == 0).then_some(State::Udp),
+            State::Sctp(_) => SctpState::ALL.get(number).copied().map(State::Sctp),
+        }
+    }
+
+    /// Its number in the synchronisation protocol, which is the kernel's.
+    pub const fn number(self) -> u8 {
+        match self {
+            State::Tcp(state) => state as u8,
+            State::Udp => 0,
+            State::Sctp(state) => state as u8,
+        }
+    }
+
     /// Whether the connection counts in its server's active connections.
     pub const fn is_active(self) -> bool {
         match self {
@@ -212,6 +231,21 @@ mod tests {
         assert_eq!(timeouts.of(State::Tcp(TcpState::FinWait)), seconds(12));
         assert_eq!(timeouts.of(State::Udp), seconds(13));
         assert_eq!(timeouts.of(State::Tcp(TcpState::CloseWait)), seconds(60));
+    }
+
+    #[test]
+    fn states_have_the_names_and_numbers_of_the_synchronisation_protocol() {
+        let rows = [(6, State::Tcp(TcpState::None)), (17, State::Udp), (132, State::Sctp(SctpState::None))];
+        for (protocol, first) in rows {
+            let names =
+                (0..=u16::from(u8::MAX)).map_while(|number| sync_proto::state_name(Some(protocol), number));
+            let names: Vec<&str> = names.collect();
+            for (number, name) in (0..).zip(&names) {
+                let state = first.with_number(number).expect(name);
+                assert_eq!((state.to_string(), u16::from(state.number())), ((*name).to_owned(), number));
+            }
+            assert_eq!(first.with_number(names.len() as u16), None, "{protocol}");
+        }
     }
 
     #[test]

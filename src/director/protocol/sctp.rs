@@ -41,6 +41,24 @@ pub enum SctpState {
 }
 
 impl SctpState {
+    /// All states in the order of their numbers.
+    pub(super) const ALL: [SctpState; 14] = [
+        SctpState::None,
+        SctpState::Init1,
+        SctpState::Init,
+        SctpState::CookieSent,
+        SctpState::CookieReplied,
+        SctpState::CookieWait,
+        SctpState::Cookie,
+        SctpState::CookieEchoed,
+        SctpState::Established,
+        SctpState::ShutdownSent,
+        SctpState::ShutdownReceived,
+        SctpState::ShutdownAckSent,
+        SctpState::Rejected,
+        SctpState::Closed,
+    ];
+
     /// The state after a packet in `direction` with `event`.
     pub fn next(self, direction: Direction, event: SctpEvent) -> SctpState {
         let table = match direction {

@@ -41,6 +41,21 @@ pub enum TcpState {
 }
 
 impl TcpState {
+    /// All states in the order of their numbers.
+    pub(super) const ALL: [TcpState; 11] = [
+        TcpState::None,
+        TcpState::Established,
+        TcpState::SynSent,
+        TcpState::SynRecv,
+        TcpState::FinWait,
+        TcpState::TimeWait,
+        TcpState::Close,
+        TcpState::CloseWait,
+        TcpState::LastAck,
+        TcpState::Listen,
+        TcpState::SynAck,
+    ];
+
     /// The state after a packet in `direction` with `event`; `None`: flags that hold no event. `secure`: under attack,
     /// by the tables that believe a client later (the tunable `secure_tcp`).
     pub fn next(self, direction: Direction, event: Option<TcpEvent>, secure: bool) -> TcpState {

@@ -105,6 +105,11 @@ impl Fwmark {
     pub const fn get(self) -> u16 {
         self.0.get()
     }
+
+    /// The number of what a packet may have; 0: it has none.
+    pub fn number_of(mark: Option<Fwmark>) -> u32 {
+        mark.map_or(0, |mark| mark.get().into())
+    }
 }
 
 impl fmt::Display for Fwmark {

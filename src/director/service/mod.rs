@@ -20,5 +20,5 @@ pub use services::{FIRST_UNPRIVILEGED_PORT, ServiceCore, Services, VirtualServic
 pub use settings::{ClientMask, OnRemove, OwnTimeouts, Persistence, PersistenceEngine, ServiceSettings};
 pub use stats::{Stats, StatsSnapshot};
 pub(crate) use tunables::tunable_table;
-pub use tunables::{TunableValue, Tunables};
+pub use tunables::{SyncThreshold, TunableNumber, TunableValue, Tunables};
 pub use tunnel::{GueChecksum, Tunnel};

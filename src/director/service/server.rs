@@ -37,6 +37,11 @@ impl Default for Weight {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerId(pub u64);
 
+impl ServerId {
+    /// What stands for a server that is of no service. The others begin above.
+    pub const NOBODY: ServerId = ServerId(0);
+}
+
 /// How packets reach a real server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ForwardMethod {
@@ -59,8 +64,9 @@ impl ForwardMethod {
             1 => ForwardMethod::Local,
             2 => ForwardMethod::Tunnel,
             3 => ForwardMethod::Dr,
-            4 => ForwardMethod::Bypass,
-            _ => ForwardMethod::Nat,
+            0 => ForwardMethod::Nat,
+            // Nothing stands for the others. What another director gives one to is sent nowhere else, as in the kernel.
+            _ => ForwardMethod::Bypass,
         }
     }
 
@@ -217,6 +223,11 @@ impl RealServer {
             lower_threshold: AtomicU32::new(0),
             overloaded: AtomicBool::new(false),
         }
+    }
+
+    /// Whether it is of no service: nobody chooses it, and nothing is counted for it.
+    pub fn is_nobody(&self) -> bool {
+        self.id == ServerId::NOBODY
     }
 
     /// The current weight.

@@ -8,7 +8,7 @@ use crate::director::defence::Defence;
 use crate::director::packet::Transport;
 use crate::director::protocol::{Strictness, Timeouts};
 use crate::director::scheduler::{Arrival, Scheduler, SchedulerFlag, SchedulerKind};
-use crate::director::{ReplySource, TableHasher};
+use crate::director::{ReplySource, Route, TableHasher};
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -132,6 +132,8 @@ pub struct Services {
     own_timeouts: bool,
     /// The virtual addresses from which routes lead to each server.
     routed: HashMap<IpAddr, Vec<IpAddr>, TableHasher>,
+    /// The routes from virtual addresses to servers.
+    routes: HashMap<(IpAddr, IpAddr), Route, TableHasher>,
     /// Where servers reached by NAT are, with the protocol (of a service by mark, none), if `nat_icmp_send` asks for
     /// it.
     nat_servers: HashSet<(Option<Transport>, SocketAddr), TableHasher>,
@@ -156,6 +158,7 @@ impl Services {
             conn_out: HashMap::with_hasher(hasher.clone()),
             own_timeouts: false,
             routed: HashMap::with_hasher(hasher.clone()),
+            routes: HashMap::with_hasher(hasher.clone()),
             nat_servers: HashSet::with_hasher(hasher.clone()),
             timeouts: Timeouts::default(),
             tunables: Tunables::default(),
@@ -170,9 +173,8 @@ impl Services {
         let address = destination.ip();
         let of_port = |port| self.by_key.get(&ServiceKey::Endpoint { transport, address, port });
         let port = destination.port();
-        let is_data = port == FTP_DATA_PORT || port >= FIRST_UNPRIVILEGED_PORT;
         of_port(port)
-            .or_else(|| of_port(FTP_PORT).filter(|service| is_data && service.takes_ftp_data()))
+            .or_else(|| of_port(FTP_PORT).filter(|service| is_ftp_data(port) && service.takes_ftp_data()))
             .or_else(|| of_port(0))
     }
 
@@ -252,11 +254,13 @@ impl Services {
 
     fn index_routes(&mut self) {
         self.routed.clear();
+        self.routes.clear();
         for service in self.by_key.values() {
             let ServiceKey::Endpoint { address, .. } = service.key() else { continue };
-            let routed = service.servers.iter().filter(|server| server.forwarding().route.is_some());
-            for server in routed {
+            for server in &service.servers {
+                let Some(route) = server.forwarding().route else { continue };
                 self.routed.entry(server.address).or_default().push(address);
+                self.routes.insert((address, server.address), route);
             }
         }
         for addresses in self.routed.values_mut() {
@@ -296,6 +300,32 @@ impl Services {
         self.routed.get(&server).map_or(&[], Vec::as_slice)
     }
 
+    /// The route from a virtual address to a server, if a service has one.
+    pub fn route(&self, from: IpAddr, to: IpAddr) -> Option<Route> {
+        self.routes.get(&(from, to)).copied()
+    }
+
+    /// The service that a connection of another director belongs to (`ip_vs_service_find`): that of its mark, else that
+    /// of its virtual address; of any data connection of FTP, that of FTP. `transport`: none of a template of a mark.
+    pub fn find_synchronised(
+        &self,
+        fwmark: u32,
+        transport: Option<Transport>,
+        virtual_address: SocketAddr,
+    ) -> Option<&Arc<VirtualService>> {
+        let address = virtual_address.ip();
+        let mark = u16::try_from(fwmark).ok().and_then(Fwmark::new);
+        let marked = mark.and_then(|mark| self.marked(mark, Family::of(address)));
+        marked.or_else(|| {
+            let transport = transport?;
+            let of_port = |port| self.by_key.get(&ServiceKey::Endpoint { transport, address, port });
+            let is_data = transport == Transport::Tcp && is_ftp_data(virtual_address.port());
+            of_port(virtual_address.port())
+                .or_else(|| of_port(FTP_PORT).filter(|_| is_data))
+                .or_else(|| of_port(0))
+        })
+    }
+
     /// All services, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<VirtualService>> {
         self.by_key.values()
@@ -332,6 +362,11 @@ impl Services {
         }
         Some(removed)
     }
+}
+
+/// Whether this may be the virtual port of a data connection of FTP.
+const fn is_ftp_data(port: u16) -> bool {
+    port == FTP_DATA_PORT || port >= FIRST_UNPRIVILEGED_PORT
 }
 
 /// Files the servers of `services` whose packets are translated: no others come here to get the service's source.

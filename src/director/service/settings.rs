@@ -105,6 +105,18 @@ pub enum PersistenceEngine {
 }
 
 impl PersistenceEngine {
+    /// The engine by its name in the synchronisation protocol (`pe_name`), if there is one of that name.
+    pub fn by_name(name: &[u8]) -> Option<PersistenceEngine> {
+        (name == SIP.as_bytes()).then_some(PersistenceEngine::Sip)
+    }
+
+    /// Its name in the synchronisation protocol.
+    pub const fn name(self) -> &'static [u8] {
+        match self {
+            PersistenceEngine::Sip => SIP.as_bytes(),
+        }
+    }
+
     /// What connections that begin with `payload` have in common (`pe_data`), 1 to 255 bytes; `None`: nothing can be
     /// said, and they are not served.
     pub fn data(self, payload: &[u8]) -> Option<&[u8]> {
@@ -114,14 +126,17 @@ impl PersistenceEngine {
     }
 }
 
-/// The word in the configuration file, and in the synchronisation protocol (`pe_name`).
+/// The word in the configuration file.
 impl fmt::Display for PersistenceEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            PersistenceEngine::Sip => "sip",
+            PersistenceEngine::Sip => SIP,
         })
     }
 }
+
+/// An engine's word.
+const SIP: &str = "sip";
 
 /// Which bits of a client's address tell it from others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,6 +17,9 @@ macro_rules! tunable_table {
             /// How little memory is short, in pages of 4096 bytes, each room for 32 connections; see
             /// docs/operations.md.
             amemthresh: Quantity = 1024,
+            /// 1: while another director's connections are received, requests are not balanced, but pass as if there
+            /// were no services; replies are still translated.
+            backup_only: Switch = false,
             /// 1: packets with a mark whose service has no server to choose go on to where they are addressed.
             cache_bypass: Switch = false,
             /// Which connections give way to a SYN from the same port: 0: none; 1: those in TIME_WAIT and CLOSE; 2 and
@@ -56,6 +59,27 @@ macro_rules! tunable_table {
             sloppy_sctp: Switch = false,
             /// 1: TCP connections may start in their middle.
             sloppy_tcp: Switch = false,
+            /// 1: of clients that stay with a server, that alone is told to other directors, and not their connections.
+            sync_persist_mode: Switch = false,
+            /// Among how many UDP ports, a power of two, what is told to other directors is shared out; each has a
+            /// thread.
+            sync_ports: SyncPorts = 1,
+            /// How many messages to other directors may wait for each port; further ones are discarded. In the kernel,
+            /// the default depends on memory.
+            sync_qlen_max: Quantity = 8192,
+            /// After how many seconds other directors are told again of a connection that has not changed, with its
+            /// next packet; 0: only the number of packets counts.
+            sync_refresh_period: Quantity = 0,
+            /// How many times that is repeated, an eighth of the period apart.
+            sync_retries: SyncRetries = 0,
+            /// The size of the sockets' buffers for messages to and from other directors, in bytes; 0: the system's.
+            sync_sock_size: Quantity = 0,
+            /// After which packet from the client other directors are told of a connection, and in each of how many
+            /// packets that is so; `[3, 50]`: after the 3rd, 53rd, 103rd. A period of 0: once, or by
+            /// `sync_refresh_period` alone.
+            sync_threshold: SyncThreshold = SyncThreshold { packet: 3, period: 50 },
+            /// The version of the synchronisation protocol that is written; both are read.
+            sync_version: SyncVersion = SyncVersion::V1,
         }
     };
 }
@@ -68,6 +92,42 @@ type Switch = bool;
 type Quantity = u32;
 /// A set of two bits.
 type ReuseMode = u8;
+/// A power of two.
+type SyncPorts = u32;
+/// How often.
+type SyncRetries = u8;
+/// A version of the synchronisation protocol.
+type SyncVersion = sync_proto::Version;
+
+/// After which packets other directors are told of a connection (`sync_threshold`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SyncThreshold {
+    /// Which packet of each period.
+    pub packet: u32,
+    /// How many packets are a period; 0: there are no periods.
+    pub period: u32,
+}
+
+/// A tunable as it is written and shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TunableNumber {
+    /// One number.
+    One(u32),
+    /// Two of them.
+    Two([u32; 2]),
+}
+
+impl From<u32> for TunableNumber {
+    fn from(number: u32) -> TunableNumber {
+        TunableNumber::One(number)
+    }
+}
+
+impl From<[u32; 2]> for TunableNumber {
+    fn from(numbers: [u32; 2]) -> TunableNumber {
+        TunableNumber::Two(numbers)
+    }
+}
 
 macro_rules! define {
     ($($(#[$doc:meta])* $name:ident: $kind:ty = $default:expr,)*) => {
@@ -85,14 +145,14 @@ macro_rules! define {
 
         impl Tunables {
             /// Names and numbers, as they are set.
-            pub fn numbers(&self) -> Vec<(&'static str, u32)> {
-                vec![$((stringify!($name), self.$name.number())),*]
+            pub fn numbers(&self) -> Vec<(&'static str, TunableNumber)> {
+                vec![$((stringify!($name), self.$name.number().into())),*]
             }
 
             /// Names and numbers as the kernel shows them: of a defence that acts because memory `is_short`, another
             /// than was set.
-            pub fn numbers_now(&self, is_short: bool) -> Vec<(&'static str, u32)> {
-                vec![$((stringify!($name), self.$name.number_now(is_short))),*]
+            pub fn numbers_now(&self, is_short: bool) -> Vec<(&'static str, TunableNumber)> {
+                vec![$((stringify!($name), self.$name.number_now(is_short).into())),*]
             }
         }
     };
@@ -102,19 +162,24 @@ tunable_table!(define);
 
 /// The value of a tunable.
 pub trait TunableValue: Copy {
+    /// What it is written as: a number, or two.
+    type Number: Into<TunableNumber>;
+
     /// The value that a number stands for; one that stands for none is taken for the nearest in meaning.
-    fn of(number: u32) -> Self;
+    fn of(number: Self::Number) -> Self;
 
     /// The number that stands for it.
-    fn number(self) -> u32;
+    fn number(self) -> Self::Number;
 
     /// The number that the kernel shows for it while memory `is_short`, or is not.
-    fn number_now(self, _is_short: bool) -> u32 {
+    fn number_now(self, _is_short: bool) -> Self::Number {
         self.number()
     }
 }
 
 impl TunableValue for bool {
+    type Number = u32;
+
     fn of(number: u32) -> bool {
         number != 0
     }
@@ -125,6 +190,8 @@ impl TunableValue for bool {
 }
 
 impl TunableValue for u8 {
+    type Number = u32;
+
     fn of(number: u32) -> u8 {
         u8::try_from(number).unwrap_or(u8::MAX)
     }
@@ -135,6 +202,8 @@ impl TunableValue for u8 {
 }
 
 impl TunableValue for u32 {
+    type Number = u32;
+
     fn of(number: u32) -> u32 {
         number
     }
@@ -144,7 +213,36 @@ impl TunableValue for u32 {
     }
 }
 
+impl TunableValue for SyncVersion {
+    type Number = u32;
+
+    fn of(number: u32) -> SyncVersion {
+        if number == 0 { SyncVersion::V0 } else { SyncVersion::V1 }
+    }
+
+    fn number(self) -> u32 {
+        match self {
+            SyncVersion::V0 => 0,
+            SyncVersion::V1 => 1,
+        }
+    }
+}
+
+impl TunableValue for SyncThreshold {
+    type Number = [u32; 2];
+
+    fn of([packet, period]: [u32; 2]) -> SyncThreshold {
+        SyncThreshold { packet, period }
+    }
+
+    fn number(self) -> [u32; 2] {
+        [self.packet, self.period]
+    }
+}
+
 impl TunableValue for DefenceMode {
+    type Number = u32;
+
     fn of(number: u32) -> DefenceMode {
         match number {
             0 => DefenceMode::Off,
@@ -183,6 +281,8 @@ mod tests {
         assert_eq!([0, 1, 2, 3].map(|number| mode(number).number_now(true)), [0, 2, 2, 3]);
         assert_eq!([0, 1, 2, 3].map(|number| mode(number).number_now(false)), [0, 1, 1, 3]);
         assert_eq!([0, 1].map(|number| bool::of(number).number()), [0, 1]);
+        assert_eq!([0, 1].map(|number| SyncVersion::of(number).number()), [0, 1]);
+        assert_eq!(SyncThreshold::of([0, 7]).number(), [0, 7]);
     }
 
     #[test]
@@ -190,6 +290,7 @@ mod tests {
         let defaults = [
             ("am_droprate", 10),
             ("amemthresh", 1024),
+            ("backup_only", 0),
             ("cache_bypass", 0),
             ("conn_reuse_mode", 1),
             ("drop_entry", 0),
@@ -206,8 +307,19 @@ mod tests {
             ("secure_tcp", 0),
             ("sloppy_sctp", 0),
             ("sloppy_tcp", 0),
+            ("sync_persist_mode", 0),
+            ("sync_ports", 1),
+            ("sync_qlen_max", 8192),
+            ("sync_refresh_period", 0),
+            ("sync_retries", 0),
+            ("sync_sock_size", 0),
+            ("sync_version", 1),
         ];
-        assert_eq!(Tunables::default().numbers(), defaults);
+        let numbers = Tunables::default().numbers();
+        let (pairs, single): (Vec<_>, Vec<_>) =
+            numbers.into_iter().partition(|(_, number)| matches!(number, TunableNumber::Two(_)));
+        assert_eq!(single, defaults.map(|(name, number)| (name, TunableNumber::One(number))));
+        assert_eq!(pairs, [("sync_threshold", TunableNumber::Two([3, 50]))]);
     }
 
     #[test]
