@@ -4,6 +4,7 @@ use nfvs::config::scheduler_words::SchedulerFlag;
 use nfvs::config::service_keys::{
     Family, Fwmark, LowerThreshold, OnRemove, OwnTimeouts, Persistence, UpperThreshold,
 };
+use nfvs::config::sync::{Group, Interface, MaxLen, Sync, SyncDaemon, SyncId, SyncPort, Ttl};
 use nfvs::config::tunables::{ReuseMode, Tunables};
 use nfvs::config::tunnel::{Tunnel, TunnelChecksum, TunnelPort, TunnelType};
 use nfvs::config::{self, Complaints, Config, Key, LoadError, MacAddress, file};
@@ -352,6 +353,17 @@ fn any_file() -> impl Strategy<Value = file::File> {
             tunables: Tunables { conn_reuse_mode: ReuseMode::new(time % 4).unwrap(), ..Tunables::default() },
             answer_ping: flag,
             peers: flag.then(|| MacAddress::new("02:00:00:00:00:09").unwrap()).into_iter().collect(),
+            sync: Sync {
+                master: flag.then(|| SyncDaemon {
+                    interface: Interface::new("eth1"),
+                    syncid: SyncId::new(time % 256).unwrap(),
+                    group: Group::default(),
+                    port: SyncPort::default(),
+                    ttl: Ttl::default(),
+                    maxlen: MaxLen::new(1 + count),
+                }),
+                ..Sync::default()
+            },
         }
     })
 }

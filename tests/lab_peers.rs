@@ -3,9 +3,8 @@
 
 mod common;
 
-use common::lab::{Lab, Running, wait_for};
+use common::lab::{Lab, OtherDaemon};
 use serde_json::{Value, json};
-use std::path::PathBuf;
 
 /// The director of the scenario, and `s1`, which is one too.
 const FIRST: &str = "director";
@@ -20,10 +19,8 @@ const REQUESTS: u16 = 50;
 const STORM: u64 = 10;
 
 struct Pair {
-    /// The second daemon, which ends before its node does.
-    _second: Running,
+    second: OtherDaemon,
     lab: Lab,
-    config: PathBuf,
 }
 
 /// Brings up the scenario `dr` with a second daemon on `s1`. All that the first director has goes to the second, which
@@ -53,21 +50,7 @@ fn pair() -> Pair {
               add chain inet count count { type filter hook prerouting priority -310; }
               add rule inet count count tcp flags & (syn | ack) == syn counter'",
     );
-    let config = lab.file("second.json");
-    write(&config, &[]);
-    let (binary, socket) = (env!("CARGO_BIN_EXE_nfvs"), socket(&lab));
-    let second = lab.spawn(SECOND, &[binary, "run", "--config", path(&config), "--socket", path(&socket)]);
-    let pair = Pair { _second: second, lab, config };
-    wait_for("the second director", || pair.try_ask(&["show", "services"]).is_some());
-    pair
-}
-
-fn socket(lab: &Lab) -> PathBuf {
-    lab.file("second.sock")
-}
-
-fn path(path: &std::path::Path) -> &str {
-    path.to_str().expect("a path of the lab")
+    Pair { second: lab.start_in(SECOND, &config(&[])), lab }
 }
 
 fn service(address: &str, servers: &[&str]) -> Value {
@@ -77,29 +60,19 @@ fn service(address: &str, servers: &[&str]) -> Value {
 }
 
 /// The configuration of the second director.
-fn write(config: &std::path::Path, peers: &[&str]) {
+fn config(peers: &[&str]) -> Value {
     let services = [
         service("10.0.0.100", &["10.0.2.11", "10.0.2.1"]),
         service("10.0.0.101", &["10.0.2.11", "10.0.2.1"]),
         service("fd00::100", &["fd00:2::11", "fd00:2::1"]),
     ];
-    std::fs::write(config, json!({ "services": services, "peers": peers }).to_string()).unwrap();
+    json!({ "services": services, "peers": peers })
 }
 
 impl Pair {
-    /// Runs `nfvs ARGUMENTS` against the second director.
-    fn try_ask(&self, arguments: &[&str]) -> Option<String> {
-        let socket = socket(&self.lab);
-        let command = [&[env!("CARGO_BIN_EXE_nfvs")], arguments, &["--socket", path(&socket)]].concat();
-        let output = self.lab.try_run(SECOND, &command);
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
     /// How many connections the second director has made.
     fn made(&self) -> u64 {
-        let shown = self.try_ask(&["show", "stats", "--json"]).expect("statistics");
-        let shown: Value = serde_json::from_str(&shown).unwrap();
-        shown["total"]["connections"].as_u64().unwrap()
+        self.second.show("stats")["total"]["connections"].as_u64().unwrap()
     }
 
     /// How many SYNs have come to the second director.
@@ -122,8 +95,7 @@ fn what_a_peer_has_balanced_is_not_balanced_again() {
     }
 
     let mac = pair.lab.run(FIRST, &["cat", "/sys/class/net/lan/address"]);
-    write(&pair.config, &[mac.trim()]);
-    pair.try_ask(&["reload"]).expect("a reload");
+    pair.second.reload(&config(&[mac.trim()]));
     let (syns, made) = (pair.syns(), pair.made());
     for url in URLS {
         let said = pair.lab.answers("c1", url, REQUESTS, &[]);

@@ -95,8 +95,9 @@ ipvs_rules() {
         def options: if . == null then "" else " --tun-type \(.type)"
             + (if .port then " --tun-port \(.port)" else "" end)
             + { none: "", full: " --tun-csum", remote: " --tun-remcsum" }[.checksum // "none"] end;
-        .services[]
-        | "\({ tcp: "-t", udp: "-u", sctp: "--sctp-service" }[.protocol]) \(endpoint)" as $service | .port as $port
+        def what: if .fwmark then "-f \(.fwmark)" + (if .family == "ipv6" then " -6" else "" end)
+            else "\({ tcp: "-t", udp: "-u", sctp: "--sctp-service" }[.protocol]) \(endpoint)" end;
+        .services[] | what as $service | (.port // 0) as $port
         | "-A \($service) -s \(.scheduler // "wlc")"
           + (.persistence | if . then " -p \(.timeout // 300)" + (if .engine then " --pe \(.engine)" else "" end) else "" end)
           + (if .one_packet then " -o" else "" end),

@@ -1,6 +1,8 @@
 //! The command line as it is typed. Help, man pages and completions are made from the texts here.
 
+use crate::daemon::api::SyncSide;
 use clap::{Parser, Subcommand, ValueEnum};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// A layer-4 load balancer in user space: IPVS semantics over nftables and NFQUEUE.
@@ -104,10 +106,10 @@ pub(super) enum Command {
         #[command(flatten)]
         instance: Instance,
     },
-    /// Look at the connection synchronisation between directors
+    /// Direct the connection synchronisation between directors, or look at it
     ///
     /// Directors, those of the kernel's IPVS among them, tell each other of their connections, so that another can go on
-    /// with them.
+    /// with them. `nfvs show sync` shows what runs.
     #[command(subcommand)]
     Sync(Sync),
     /// Send one request to a running daemon, as a line of JSON, and print its reply
@@ -125,6 +127,41 @@ pub(super) enum Command {
 /// About the synchronisation.
 #[derive(Debug, Subcommand)]
 pub(super) enum Sync {
+    /// Be master, and no backup any more
+    ///
+    /// For notify scripts of keepalived and the like; done if it is so already. The settings are those of the
+    /// configuration file: of the key "sync.master" or, without one, of "sync.backup".
+    Master {
+        #[command(flatten)]
+        instance: Instance,
+    },
+    /// Be backup, and no master any more
+    ///
+    /// As `nfvs sync master`, the other way round.
+    Backup {
+        #[command(flatten)]
+        instance: Instance,
+    },
+    /// Start one side, whatever the other does, as `ipvsadm --start-daemon` does
+    ///
+    /// Refused if it runs already. Without --interface the settings are those of the configuration file.
+    Start {
+        /// Which side
+        side: SyncSide,
+        #[command(flatten)]
+        daemon: SyncDaemon,
+        #[command(flatten)]
+        instance: Instance,
+    },
+    /// End one side, whatever the other does, as `ipvsadm --stop-daemon` does
+    ///
+    /// Refused if it does not run. What a master had not sent yet is lost.
+    Stop {
+        /// Which side
+        side: SyncSide,
+        #[command(flatten)]
+        instance: Instance,
+    },
     /// Decode the messages in a recording
     ///
     /// Each message is a line, and each of its records one more. What a receiver would refuse is said with how much it
@@ -142,6 +179,29 @@ pub(super) enum Sync {
     },
 }
 
+/// With what one side of the synchronisation runs.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct SyncDaemon {
+    /// The interface that messages leave by, or come in by
+    #[arg(long, value_name = "NAME", visible_alias = "mcast-interface")]
+    pub(super) interface: Option<String>,
+    /// Tells groups of directors apart; a backup with 0 takes the messages of all [default: 0]
+    #[arg(long, value_name = "NUMBER", requires = "interface")]
+    pub(super) syncid: Option<u8>,
+    /// The multicast group [default: 224.0.0.81]
+    #[arg(long, value_name = "ADDRESS", visible_alias = "mcast-group", requires = "interface")]
+    pub(super) group: Option<String>,
+    /// The UDP port, or the first of several [default: 8848]
+    #[arg(long, value_name = "NUMBER", visible_alias = "mcast-port", requires = "interface")]
+    pub(super) port: Option<u16>,
+    /// The time to live of messages [default: 1]
+    #[arg(long, value_name = "NUMBER", visible_alias = "mcast-ttl", requires = "interface")]
+    pub(super) ttl: Option<u8>,
+    /// The longest message, in bytes of UDP payload
+    #[arg(long, value_name = "BYTES", visible_alias = "sync-maxlen", requires = "interface")]
+    pub(super) maxlen: Option<u16>,
+}
+
 /// Which daemon is meant.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Instance {
@@ -151,6 +211,19 @@ pub(super) struct Instance {
     /// The control socket [default: /run/nfvs/INSTANCE.sock]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
+}
+
+impl SyncDaemon {
+    /// As the configuration file writes it; none: as the file has it.
+    pub(super) fn written(&self) -> Option<Value> {
+        let SyncDaemon { interface, syncid, group, port, ttl, maxlen } = self;
+        let all = json!({
+            "interface": interface, "syncid": syncid, "group": group, "port": port, "ttl": ttl, "maxlen": maxlen,
+        });
+        let mut all = all.as_object()?.clone();
+        all.retain(|_, value| !value.is_null());
+        (!all.is_empty()).then(|| all.into())
+    }
 }
 
 impl Instance {
@@ -180,4 +253,6 @@ pub(super) enum What {
     Rates,
     /// Settings of the whole director, by their names under net.ipv4.vs
     Tunables,
+    /// The synchronisation with other directors
+    Sync,
 }

@@ -9,9 +9,9 @@ mod output;
 mod show;
 mod zero;
 
-use crate::daemon::api::{Reloaded, Request};
+use crate::daemon::api::{Reloaded, Request, SyncSide};
 use crate::{config, daemon};
-use arguments::{Arguments, Command, Sync};
+use arguments::{Arguments, Command, Instance, Sync};
 use clap::{CommandFactory, Parser};
 use client::{Client, Refused};
 use output::Output;
@@ -75,6 +75,15 @@ fn execute(command: Command, out: &mut impl Write) -> anyhow::Result<ExitCode> {
             zero::zero(&mut Client::connect(&instance.socket())?, service.as_deref())?;
         }
         Command::Sync(Sync::Dump { pcap, port, json }) => dump::dump(&pcap, port, json, out)?,
+        Command::Sync(Sync::Master { instance }) => become_only(SyncSide::Master, &instance)?,
+        Command::Sync(Sync::Backup { instance }) => become_only(SyncSide::Backup, &instance)?,
+        Command::Sync(Sync::Start { side, daemon, instance }) => {
+            let request = Request::StartSync { side, daemon: daemon.written() };
+            Client::connect(&instance.socket())?.ask::<()>(&request)?;
+        }
+        Command::Sync(Sync::Stop { side, instance }) => {
+            Client::connect(&instance.socket())?.ask::<()>(&Request::StopSync { side })?;
+        }
         Command::Request { json, instance } => {
             let mut client = Client::connect(&instance.socket())?;
             if !client.relay(&json, out)? {
@@ -85,6 +94,10 @@ fn execute(command: Command, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn become_only(role: SyncSide, instance: &Instance) -> anyhow::Result<()> {
+    Client::connect(&instance.socket())?.ask(&Request::SetSyncRole { role })
 }
 
 /// One line an event, on standard error; `RUST_LOG` chooses what is logged.

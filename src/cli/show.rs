@@ -4,10 +4,11 @@ use super::arguments::What;
 use super::client::Client;
 use crate::daemon::api::{
     ConnectionStatus, PersistenceStatus, QueueStatus, RateStatus, Request, ServerStatus, ServiceName,
-    ServiceStatus, Statistics, Traffic, TrafficRates, TunablesStatus,
+    ServiceStatus, Statistics, SyncDaemonStatus, SyncStatus, Traffic, TrafficRates, TunablesStatus,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
@@ -40,6 +41,10 @@ pub(super) fn show(client: &mut Client, what: What, json: bool, out: &mut impl W
             let rates: RateStatus = client.ask(&Request::ShowRates {})?;
             if json { print_json(&rates, out) } else { print_rates(&rates, out) }
         }
+        What::Sync => {
+            let sync: SyncStatus = client.ask(&Request::ShowSync {})?;
+            if json { print_json(&sync, out) } else { print_sync(&sync, out) }
+        }
     }
 }
 
@@ -47,6 +52,63 @@ fn print_json(value: &impl Serialize, out: &mut impl Write) -> anyhow::Result<()
     serde_json::to_writer_pretty(&mut *out, value)?;
     writeln!(out)?;
     Ok(())
+}
+
+/// What runs, in the words of `ipvsadm -l --daemon`, and what came of it.
+fn print_sync(sync: &SyncStatus, out: &mut impl Write) -> anyhow::Result<()> {
+    if let Some(master) = &sync.master {
+        let (daemon, version) = (sync_daemon(&master.daemon), master.version);
+        writeln!(out, "master sync daemon ({daemon}, ttl={}, version={version})", master.ttl)?;
+        writeln!(
+            out,
+            "  sent: messages {}, bytes {}, records {}",
+            master.messages, master.bytes, master.records
+        )?;
+        writeln!(out, "  messages lost: {}", by_reason(&master.lost))?;
+        writeln!(out, "  records not sent: {}", by_reason(&master.unsent))?;
+    }
+    if let Some(backup) = &sync.backup {
+        writeln!(out, "backup sync daemon ({})", sync_daemon(&backup.daemon))?;
+        writeln!(out, "  received: messages {}, records {}", backup.messages, backup.records)?;
+        writeln!(
+            out,
+            "  records: new {}, updates {}, replacements {}; without a server here {}",
+            backup.created, backup.updated, backup.replaced, backup.unbound
+        )?;
+        writeln!(out, "  refused: {}", by_reason(&backup.rejected))?;
+        for peer in &backup.peers {
+            let address = peer.address.as_deref().unwrap_or("others");
+            let (messages, refused, records) = (peer.messages, peer.refused, peer.records);
+            write!(out, "  from {address}: messages {messages}, refused {refused}, records {records}")?;
+            if let Some(lost) = peer.lost {
+                write!(out, ", lost {lost}")?;
+            }
+            if let Some(lag) = peer.lag_ms {
+                write!(out, ", lag {lag} ms")?;
+            }
+            writeln!(out, "; last {} s ago", peer.last_message)?;
+        }
+    }
+    if sync.master.is_none() && sync.backup.is_none() {
+        writeln!(out, "no synchronisation")?;
+    }
+    Ok(())
+}
+
+fn sync_daemon(daemon: &SyncDaemonStatus) -> String {
+    let SyncDaemonStatus { interface, syncid, group, port, ports, maxlen } = daemon;
+    let last = if *ports > 1 { format!("-{}", port + (ports - 1)) } else { String::new() };
+    format!("mcast={interface}, syncid={syncid}, maxlen={maxlen}, group={group}, port={port}{last}")
+}
+
+/// Counters that are not zero.
+fn by_reason(counters: &BTreeMap<String, u64>) -> String {
+    let counted: Vec<String> = counters
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    if counted.is_empty() { "none".to_owned() } else { counted.join(", ") }
 }
 
 /// What names a service, and what it is found by.

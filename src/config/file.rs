@@ -11,6 +11,7 @@ use super::scheduler_words::{SchedulerFlag, SchedulerName};
 use super::service_keys::{
     Family, Fwmark, LowerThreshold, OnRemove, OwnTimeouts, Persistence, UpperThreshold,
 };
+use super::sync::Sync;
 use super::tunables::Tunables;
 use super::tunnel::Tunnel;
 use crate::director::service::ForwardMethod;
@@ -60,6 +61,9 @@ pub struct File {
     /// virtual address is not balanced again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<MacAddress>,
+    /// How connections are synchronised with other directors.
+    #[serde(default)]
+    pub sync: Sync,
 }
 
 impl Object for File {
@@ -424,6 +428,7 @@ impl JsonSchema for Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::sync::{Authentication, SyncDaemon};
     use std::collections::BTreeSet;
 
     /// [`Object::REQUIRED`] is what serde requires, as the schema made from the same attributes tells.
@@ -446,6 +451,9 @@ mod tests {
         check::<OwnTimeouts>();
         check::<Tunables>();
         check::<Tunnel>();
+        check::<Sync>();
+        check::<SyncDaemon>();
+        check::<Authentication>();
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod rules;
 pub mod scheduler_words;
 pub mod service_keys;
 mod settings;
+pub mod sync;
 mod syntax;
 pub mod tunables;
 pub mod tunnel;
@@ -37,7 +38,8 @@ pub mod tunnel;
 pub use complaint::{Complaint, Complaints};
 pub use mac::MacAddress;
 pub use model::{
-    Config, Key, PathChoice, Protocol, QueueBackend, Queues, Server, Service, Timeouts, UnknownWord,
+    Authentication, Config, Key, PathChoice, Protocol, QueueBackend, Queues, Server, Service, SyncDaemon,
+    SyncSettings, Timeouts, UnknownWord,
 };
 
 use complaint::Findings;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub struct Config {
     pub answer_ping: bool,
     /// The Ethernet addresses of other directors, from which comes what is balanced already.
     pub peers: Vec<MacAddress>,
+    /// The synchronisation with other directors.
+    pub sync: SyncSettings,
 }
 
 impl Config {
@@ -134,6 +137,61 @@ pub struct Timeouts {
     pub tcp_fin: Duration,
     /// A UDP exchange.
     pub udp: Duration,
+}
+
+/// The synchronisation with other directors.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SyncSettings {
+    /// Who tells others of the connections here, if anybody does.
+    pub master: Option<SyncDaemon>,
+    /// Who takes over what others tell of theirs, if anybody does.
+    pub backup: Option<SyncDaemon>,
+    /// How directors know that messages are from each other, if they do.
+    pub authentication: Option<Authentication>,
+}
+
+/// How directors know that messages are from each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authentication {
+    /// The file with the keys, an absolute path.
+    pub keys: PathBuf,
+    /// Whether messages that are made with no key are refused.
+    pub required: bool,
+}
+
+/// One side of the synchronisation (`ipvsadm --start-daemon`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyncDaemon {
+    /// The interface that messages leave by, or come in by.
+    pub interface: String,
+    /// The syncid; of a backup, 0 stands for every one.
+    pub syncid: u8,
+    /// The multicast group.
+    pub group: IpAddr,
+    /// The UDP port of the first sync thread, in host byte order.
+    pub port: u16,
+    /// The time to live of messages.
+    pub ttl: u8,
+    /// The longest message in bytes of UDP payload, if it is configured.
+    pub maxlen: Option<u16>,
+}
+
+impl SyncDaemon {
+    /// The longest message that a master of this group makes unless configured, in bytes of UDP payload: what fits a
+    /// frame of Ethernet.
+    pub fn usual_message(&self) -> u16 {
+        1500 - self.headers()
+    }
+
+    /// The longest message that any datagram to the group has room for, in bytes of UDP payload.
+    pub fn longest_message(&self) -> u16 {
+        u16::MAX - self.headers()
+    }
+
+    /// The headers of IP and UDP, in bytes.
+    fn headers(&self) -> u16 {
+        if self.group.is_ipv4() { 28 } else { 48 }
+    }
 }
 
 /// The queues between the kernel and the daemon.

@@ -5,6 +5,7 @@ use super::file;
 use super::model::{Config, Key, Queues, Server, Service, Timeouts};
 use super::read::{self, Read};
 use super::settings;
+use super::sync;
 use super::tunables::Tunables;
 use super::tunnel::{self, Tunnel};
 use crate::director::service::{Family, ForwardMethod, Fwmark, Weight};
@@ -21,15 +22,16 @@ pub(super) fn config(root: &Value<'_>, findings: &mut Findings<'_>) -> Config {
         part::<file::Timeouts>(root, "timeouts", findings).map(|read| read.written).unwrap_or_default();
     let connections =
         part::<file::Connections>(root, "connections", findings).map(|read| read.written).unwrap_or_default();
-    let tunables = part::<Tunables>(root, "tunables", findings).map(|read| read.written).unwrap_or_default();
+    let tunables = part::<Tunables>(root, "tunables", findings);
     let queues = part::<file::Queues>(root, "queues", findings);
     let mut known = Known::default();
     let services = read::elements(root, "", "services")
         .filter_map(|(path, value)| service(value, path, &mut known, findings))
-        .collect();
+        .collect::<Vec<_>>();
     let peers = read::elements(root, "", "peers")
         .filter_map(|(path, value)| read::single(value, path, findings))
         .collect();
+    let (sync, tunables) = sync::sync(root, tunables.as_ref(), &services, findings);
     Config {
         services,
         timeouts: Timeouts {
@@ -42,6 +44,7 @@ pub(super) fn config(root: &Value<'_>, findings: &mut Findings<'_>) -> Config {
         tunables: tunables.into(),
         answer_ping: file.is_none_or(|read| read.written.answer_ping),
         peers,
+        sync,
     }
 }
 

@@ -80,8 +80,47 @@ pub enum Request {
         /// By their names under `net.ipv4.vs`.
         tunables: serde_json::Map<String, Value>,
     },
+    /// The synchronisation with other directors: [`SyncStatus`].
+    ShowSync {},
+    /// Starts a side of the synchronisation that does not run (`ipvsadm --start-daemon`).
+    StartSync {
+        /// Which one.
+        side: SyncSide,
+        /// As the configuration file writes it; none: as it is configured, be it for the other side.
+        #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+        daemon: Option<Value>,
+    },
+    /// Ends a side of the synchronisation that runs (`ipvsadm --stop-daemon`).
+    StopSync {
+        /// Which one.
+        side: SyncSide,
+    },
+    /// Has this side of the synchronisation run, as it is configured, and the other one not.
+    SetSyncRole {
+        /// Which one.
+        role: SyncSide,
+    },
     /// Reads the configuration file again: [`Reloaded`].
     Reload {},
+}
+
+/// A side of the synchronisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum SyncSide {
+    /// Tells others of the connections here.
+    Master,
+    /// Takes over what others tell of theirs.
+    Backup,
+}
+
+impl fmt::Display for SyncSide {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SyncSide::Master => "master",
+            SyncSide::Backup => "backup",
+        })
+    }
 }
 
 /// Takes `null` for a value, and a wrong one, rather than for a field that was left out.
@@ -110,7 +149,7 @@ pub struct Reloaded {
     pub removed: usize,
     /// Services that were changed: name, scheduler, settings or servers.
     pub changed: usize,
-    /// Other keys of the file whose values have changed: `timeouts`, `tunables`, `answer_ping`, `peers`.
+    /// Other keys of the file whose values have changed: `timeouts`, `tunables`, `answer_ping`, `peers`, `sync`.
     pub settings: Vec<String>,
 }
 
@@ -377,7 +416,7 @@ pub struct ConnectionStatus {
     pub state: String,
     /// Seconds until it ends unless packets come.
     pub expires: u64,
-    /// Where it was made: `local`, or `sync` if another director has told of it.
+    /// Where it was made: `local`, or on another director, which has told of it: `sync`.
     pub origin: String,
     /// Whether it is a persistence template.
     pub template: bool,
@@ -440,6 +479,99 @@ pub struct Statistics {
     pub total: Traffic,
     /// Counters of services and servers.
     pub services: Vec<ServiceStatus>,
+}
+
+/// The synchronisation with other directors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncStatus {
+    /// Who tells others of the connections here; none: nobody.
+    pub master: Option<SyncMasterStatus>,
+    /// Who takes over what others tell of theirs; none: nobody.
+    pub backup: Option<SyncBackupStatus>,
+}
+
+/// What a side of the synchronisation runs with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncDaemonStatus {
+    /// The interface.
+    pub interface: String,
+    /// The syncid.
+    pub syncid: u8,
+    /// The multicast group.
+    pub group: String,
+    /// The first UDP port.
+    pub port: u16,
+    /// How many ports there are.
+    pub ports: u16,
+    /// The longest message, in bytes of UDP payload.
+    pub maxlen: u16,
+}
+
+/// The master of a synchronisation, and what it has done since it was started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncMasterStatus {
+    /// What it runs with.
+    #[serde(flatten)]
+    pub daemon: SyncDaemonStatus,
+    /// The time to live of its messages.
+    pub ttl: u8,
+    /// The version that it speaks.
+    pub version: u8,
+    /// Whether its messages are made with a key.
+    pub authenticated: bool,
+    /// Messages sent.
+    pub messages: u64,
+    /// Bytes of them, of UDP payload.
+    pub bytes: u64,
+    /// Records in messages, sent or not yet.
+    pub records: u64,
+    /// Messages lost, by reason.
+    pub lost: BTreeMap<String, u64>,
+    /// Records that no message could carry, by reason.
+    pub unsent: BTreeMap<String, u64>,
+}
+
+/// The backup of a synchronisation, and what it has done since it was started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncBackupStatus {
+    /// What it runs with.
+    #[serde(flatten)]
+    pub daemon: SyncDaemonStatus,
+    /// Messages that were for it.
+    pub messages: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Of them, those that made a connection or a template.
+    pub created: u64,
+    /// Those about one that was there.
+    pub updated: u64,
+    /// Those that put one in the place of another, which had another server.
+    pub replaced: u64,
+    /// Of those made or put in place, those whose server no service has.
+    pub unbound: u64,
+    /// Messages and records without effect, by reason.
+    pub rejected: BTreeMap<String, u64>,
+    /// Who sent messages.
+    pub peers: Vec<SyncPeerStatus>,
+}
+
+/// A director that has sent messages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncPeerStatus {
+    /// Its address; none: all those beyond the first 32.
+    pub address: Option<String>,
+    /// Messages received from it.
+    pub messages: u64,
+    /// Of them, those refused as a whole.
+    pub refused: u64,
+    /// Records of it that were applied.
+    pub records: u64,
+    /// Messages of it that have not come, by their sequence numbers; none: nobody looks at them.
+    pub lost: Option<u64>,
+    /// How long its last message was on its way, in milliseconds by the clocks of both; none: it does not say.
+    pub lag_ms: Option<u64>,
+    /// Seconds since its last message.
+    pub last_message: u64,
 }
 
 /// What the whole director counts in a second.

@@ -1,7 +1,7 @@
 //! The one place where the clock is read.
 
 use crate::director::Time;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Monotonic time since the daemon's start.
 #[derive(Clone, Copy, Debug)]
@@ -18,5 +18,11 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "this is the place the lint points to")]
     pub(super) fn now(&self) -> Time {
         Time::ZERO + Instant::now().duration_since(self.0)
+    }
+
+    /// The time of day since 1970, by which machines compare clocks; zero if the clock is before that.
+    #[expect(clippy::disallowed_methods, reason = "this is the place the lint points to")]
+    pub(super) fn since_1970(&self) -> Duration {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
     }
 }

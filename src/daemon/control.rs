@@ -2,13 +2,14 @@
 
 use super::api::{
     PersistenceStatus, QueueStatus, RateStatus, Reloaded, Reply, Request, ServerRates, ServerStatus,
-    ServiceName, ServiceRates, ServiceStatus, Statistics, Traffic, TrafficRates, TunablesStatus,
+    ServiceName, ServiceRates, ServiceStatus, Statistics, SyncSide, Traffic, TrafficRates, TunablesStatus,
     TunnelStatus,
 };
 use super::clock::Clock;
 use super::queue::{QueueCounters, read_counters};
 use super::settled::Settled;
 use super::steering::{self, SteeringWishes};
+use super::sync::{Sync, Wanted};
 use super::worker::Worker;
 use super::{difference, preflight, translate};
 use crate::config::Config;
@@ -43,6 +44,7 @@ pub(super) struct Control {
     director: Arc<Director>,
     tables: Tables,
     wishes: SteeringWishes,
+    sync: Sync,
     settled: Settled,
     clock: Clock,
     queues: Vec<ServedQueue>,
@@ -54,11 +56,12 @@ impl Control {
         director: Arc<Director>,
         tables: Tables,
         wishes: SteeringWishes,
+        sync: Sync,
         settled: Settled,
         clock: Clock,
         queues: Vec<ServedQueue>,
     ) -> Control {
-        Control { director, tables, wishes, settled, clock, queues }
+        Control { director, tables, wishes, sync, settled, clock, queues }
     }
 
     /// The director.
@@ -102,10 +105,16 @@ impl Control {
             Request::ShowStats {} => to_value(&self.statistics()),
             Request::ShowTunables {} => to_value(&self.tunables()),
             Request::ShowRates {} => to_value(&self.rates()),
+            Request::ShowSync {} => to_value(&self.sync.status()),
+            Request::StartSync { side, daemon } => {
+                self.start_sync(*side, daemon.as_ref()).map(|()| Value::Null)
+            }
+            Request::StopSync { side } => self.sync.stop(*side).map(|()| Value::Null),
+            Request::SetSyncRole { role } => self.sync.become_only(*role).map(|()| Value::Null),
             Request::Zero { service } => self.zero(service.as_ref()).map(|()| Value::Null),
             Request::ShowConnections {} | Request::Reload {} => Ok(Value::Null),
             change => translate::commands(change, &self.director.services())
-                .and_then(|commands| self.apply(&commands, self.wishes.clone()))
+                .and_then(|commands| self.apply(&commands, self.wishes.clone(), self.sync.configured()))
                 .map(|()| Value::Null),
         };
         reply(answered)
@@ -116,22 +125,26 @@ impl Control {
     ///
     /// # Errors
     /// As [`apply`](Self::apply).
-    pub(super) fn reload(&mut self, config: &Config) -> anyhow::Result<Reloaded> {
+    pub(super) fn reload(&mut self, config: &Config, sync: Wanted) -> anyhow::Result<Reloaded> {
         let commands = difference::commands(&self.director.services(), config);
         let wishes = SteeringWishes::from(config);
-        let summary = difference::summary(&commands, &self.wishes.changes(&wishes));
-        self.apply(&commands, wishes)?;
+        let mut beside = self.wishes.changes(&wishes);
+        if self.sync.is_changed(&sync) {
+            beside.push("sync");
+        }
+        let summary = difference::summary(&commands, &beside);
+        self.apply(&commands, wishes, sync)?;
         Ok(summary)
     }
 
-    /// Carries out all commands, and steers by these wishes, or does nothing at all.
+    /// Carries out all commands, steers by these wishes and synchronises like this, or does nothing at all.
     ///
     /// Steering changes first: a service that is being added is refused a moment longer, and one that is being
     /// removed is refused a moment earlier, but no reply ever leaves with a server's address.
     ///
     /// # Errors
     /// The first command that is not possible, or what the kernel refused. Nothing has changed then.
-    fn apply(&mut self, commands: &[Command], wishes: SteeringWishes) -> anyhow::Result<()> {
+    fn apply(&mut self, commands: &[Command], wishes: SteeringWishes, sync: Wanted) -> anyhow::Result<()> {
         let servers = commands.iter().flat_map(translate::servers);
         preflight::check_servers(&servers.clone().map(|server| (server.address.ip(), server.forward)))?;
         let routed = |server: &&ServerSpec| server.forward.is_routed();
@@ -140,10 +153,12 @@ impl Control {
             bail!(preflight::no_direct_routing(server.address.ip(), server.forward));
         }
         let plan = self.director.plan(commands)?;
+        let prepared = self.sync.prepare(sync, plan.services())?;
         self.tables
-            .update(wishes.elements(&plan.steering(), plan.tunables()))
+            .update(wishes.elements(&plan.steering(), &plan.services().tunables))
             .context("the steering rules could not be changed")?;
         self.director.commit(plan);
+        self.sync.commit(prepared);
         self.wishes = wishes;
         Ok(())
     }
@@ -215,6 +230,12 @@ impl Control {
     fn zero(&self, service: Option<&Value>) -> anyhow::Result<()> {
         let key = service.map(translate::service_key).transpose()?;
         Ok(self.director.zero(key)?)
+    }
+
+    /// Starts a side of the synchronisation, as the request or the configuration has it.
+    fn start_sync(&mut self, side: SyncSide, daemon: Option<&Value>) -> anyhow::Result<()> {
+        let daemon = daemon.map(translate::sync_daemon).transpose()?;
+        self.sync.start(side, daemon.as_ref())
     }
 
     fn services(&self) -> Vec<ServiceStatus> {

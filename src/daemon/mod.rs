@@ -18,6 +18,7 @@ mod reload;
 mod service_manager;
 mod settled;
 mod steering;
+mod sync;
 mod translate;
 mod tunnel;
 mod worker;
@@ -39,6 +40,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 use steering::SteeringWishes;
+use sync::Sync;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 use worker::Worker;
@@ -155,7 +157,9 @@ fn start(config: &Config) -> anyhow::Result<Control> {
     ));
     let plan = director.plan(&translate::config_commands(config))?;
     let wishes = SteeringWishes::from(config);
-    let wanted = wishes.elements(&plan.steering(), plan.tunables());
+    let wanted = wishes.elements(&plan.steering(), &plan.services().tunables);
+    let mut sync = Sync::new(&director, clock);
+    let prepared = sync.prepare(sync::Wanted::load(config)?, plan.services())?;
     director.commit(plan);
 
     let target = nft_rules::probe()?;
@@ -185,7 +189,8 @@ fn start(config: &Config) -> anyhow::Result<Control> {
         tracing::warn!("replaced the rules of a daemon that had not ended in good order");
     }
     tracing::info!(steering = %target, queues = served.len(), backend = %settled.backend, "steering");
-    Ok(Control::new(director, tables, wishes, settled, clock, served))
+    sync.commit(prepared);
+    Ok(Control::new(director, tables, wishes, sync, settled, clock, served))
 }
 
 /// A number nobody outside can guess.

@@ -3,7 +3,8 @@
 use super::api::Reloaded;
 use super::control::Control;
 use super::service_manager::ServiceManager;
-use crate::config;
+use super::sync::Wanted;
+use crate::config::{self, Config};
 use anyhow::Context;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -68,7 +69,12 @@ impl Reloader {
     async fn try_reload(&self) -> anyhow::Result<Reloaded> {
         let file = self.file.clone();
         // A file may be on a disk that does not answer; everything else goes on meanwhile.
-        let config = tokio::task::spawn_blocking(move || config::load(&file)).await??;
+        let load = move || -> anyhow::Result<(Config, Wanted)> {
+            let config = config::load(&file)?;
+            let sync = Wanted::load(&config)?;
+            Ok((config, sync))
+        };
+        let (config, sync) = tokio::task::spawn_blocking(load).await??;
         let mut control = self.control.lock().await;
         control.settled().check(&config).map_err(|error| {
             let file = self.file.display();
@@ -76,6 +82,6 @@ impl Reloader {
                 error.to_string().lines().map(|line| format!("{file}: {line}")).collect();
             anyhow::anyhow!(lines.join("\n"))
         })?;
-        control.reload(&config)
+        control.reload(&config, sync)
     }
 }

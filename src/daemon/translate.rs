@@ -4,7 +4,7 @@
 //! the same rules, and refused with the same words, as a configuration file.
 
 use super::api::{OwnTimeoutsStatus, PersistenceStatus, Request, TunableStatus, TunnelStatus};
-use crate::config::{self, Config};
+use crate::config::{self, Config, SyncDaemon};
 use crate::director::packet::Transport;
 use crate::director::protocol::Timeouts;
 use crate::director::scheduler::SchedulerFlag;
@@ -108,6 +108,10 @@ pub(super) fn commands(request: &Request, current: &Services) -> anyhow::Result<
         | Request::ShowStats {}
         | Request::ShowTunables {}
         | Request::ShowRates {}
+        | Request::ShowSync {}
+        | Request::StartSync { .. }
+        | Request::StopSync { .. }
+        | Request::SetSyncRole { .. }
         | Request::Zero { .. }
         | Request::Reload {} => {
             return Ok(Vec::new());
@@ -122,6 +126,15 @@ pub(super) fn commands(request: &Request, current: &Services) -> anyhow::Result<
 pub(super) fn service_key(service: &Value) -> anyhow::Result<ServiceKey> {
     only("service", service, KEY)?;
     Ok(checked_service(service, None)?.key)
+}
+
+/// A side of the synchronisation, as the configuration file writes it.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn sync_daemon(daemon: &Value) -> anyhow::Result<SyncDaemon> {
+    let document = json!({ "services": [], "sync": { "master": daemon } });
+    checked(&document, &[("sync.master", "daemon")])?.sync.master.context("daemon: missing")
 }
 
 /// The servers a command would bring in or change.

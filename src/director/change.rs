@@ -190,9 +190,9 @@ impl Plan {
         steering(&self.services, &self.state, |server| self.forwarding_of(server))
     }
 
-    /// The tunables as they are once the plan is committed.
-    pub fn tunables(&self) -> &Tunables {
-        &self.services.tunables
+    /// The services as they are once the plan is committed.
+    pub fn services(&self) -> &Services {
+        &self.services
     }
 
     /// Takes notice of all numbers that are in use.

@@ -109,6 +109,26 @@ impl Lab {
         tally(&names.replace('"', ""))
     }
 
+    /// Starts a daemon with this configuration in another node than the director, and waits until it answers.
+    #[track_caller]
+    pub(crate) fn start_in(&self, node: &str, config: &Value) -> OtherDaemon {
+        let [file, socket, log] = ["json", "sock", "log"].map(|end| self.file(&format!("{node}.{end}")));
+        fs::write(&file, config.to_string()).expect("a file of the lab");
+        let child = self
+            .command(node, &[env!("CARGO_BIN_EXE_nfvs"), "run", "--config"])
+            .arg(&file)
+            .arg("--socket")
+            .arg(&socket)
+            .stderr(File::create(&log).expect("a file of the lab"))
+            .spawn()
+            .expect("ip netns exec");
+        let other = OtherDaemon { running: Running(Some(child)), config: file, socket };
+        wait_for(&format!("the daemon in {node}; see {}", log.display()), || {
+            other.nfvs(&["show", "services"]).status.success()
+        });
+        other
+    }
+
     /// Starts `wrk` with these arguments on `c1`, for longer than any test takes; see [`Running::end_load`].
     pub(crate) fn load(&self, arguments: &[&str]) -> Running {
         self.spawn("c1", &[&["wrk", "-t1", "-d10m"], arguments].concat())
@@ -154,9 +174,7 @@ impl Lab {
     /// Asks the daemon: `nfvs show WHAT --json`.
     #[track_caller]
     pub(crate) fn show(&self, what: &str) -> Value {
-        let output = self.nfvs(&["show", what, "--json"]);
-        assert!(output.status.success(), "nfvs show {what}: {}", text(&output.stderr));
-        serde_json::from_slice(&output.stdout).expect("JSON")
+        shown(&self.nfvs(&["show", what, "--json"]))
     }
 
     /// Sends a request that has to be granted.
@@ -168,12 +186,7 @@ impl Lab {
 
     /// Runs `nfvs ARGUMENTS` against this lab's daemon.
     pub(crate) fn nfvs(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_nfvs"))
-            .args(arguments)
-            .arg("--socket")
-            .arg(self.file("nfvs.sock"))
-            .output()
-            .expect("nfvs")
+        nfvs(arguments, &self.file("nfvs.sock"))
     }
 
     /// A file of the lab: `nfvs.json`, `nfvs.sock`, `log/daemon`, ...
@@ -236,6 +249,53 @@ impl Drop for Lab {
             panic!("lab down: {}", text(&down.stderr));
         }
     }
+}
+
+/// A daemon in another node than the director; it is killed when the value is dropped, which is to be before its node
+/// goes.
+pub(crate) struct OtherDaemon {
+    running: Running,
+    config: PathBuf,
+    socket: PathBuf,
+}
+
+impl OtherDaemon {
+    /// Runs `nfvs ARGUMENTS` against it.
+    pub(crate) fn nfvs(&self, arguments: &[&str]) -> Output {
+        nfvs(arguments, &self.socket)
+    }
+
+    /// Asks it: `nfvs show WHAT --json`.
+    #[track_caller]
+    pub(crate) fn show(&self, what: &str) -> Value {
+        shown(&self.nfvs(&["show", what, "--json"]))
+    }
+
+    /// Gives it another configuration.
+    #[track_caller]
+    pub(crate) fn reload(&self, config: &Value) {
+        fs::write(&self.config, config.to_string()).expect("a file of the lab");
+        let reloaded = self.nfvs(&["reload"]);
+        assert!(reloaded.status.success(), "{}", text(&reloaded.stderr));
+    }
+
+    /// Ends it by `kill -9`.
+    pub(crate) fn kill(self) {
+        drop(self.running);
+    }
+}
+
+/// Runs `nfvs ARGUMENTS` against the daemon with this control socket.
+fn nfvs(arguments: &[&str], socket: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nfvs"));
+    command.args(arguments).arg("--socket").arg(socket).output().expect("nfvs")
+}
+
+/// What was shown as JSON.
+#[track_caller]
+fn shown(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
 /// A command that runs in a node.

@@ -1,0 +1,176 @@
+//! Takes in what other directors tell (`sync_thread_backup` of `net/netfilter/ipvs/ip_vs_sync.c`).
+
+use super::seal::{Opened, Opener, Unsealed};
+use super::secrets::Valid;
+use super::thread::{Stop, SyncThread};
+use crate::daemon::clock::Clock;
+use crate::director::sync::{Applied, SyncOutcome};
+use crate::director::{Director, Time};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, UdpSocket};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How many datagrams one port's task takes in before the others have their turn.
+const TURN: usize = 64;
+/// How many senders are told apart. More are no directors, and are counted as one.
+const MOST_PEERS: usize = 32;
+/// How long a socket rests that cannot receive.
+const REST: Duration = Duration::from_secs(1);
+
+/// A running backup.
+#[derive(Debug)]
+pub(super) struct Backup {
+    thread: SyncThread,
+    received: Arc<Mutex<Received>>,
+}
+
+/// What has come.
+#[derive(Debug, Default)]
+pub(super) struct Received {
+    /// From each sender; under none, from all that are not told apart.
+    pub peers: BTreeMap<Option<IpAddr>, Peer>,
+    /// Datagrams that were not taken, by the place of the reason in [`Unsealed::ALL`].
+    pub unsealed: [u64; Unsealed::ALL.len()],
+    opener: Opener,
+}
+
+/// What came from one sender.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Peer {
+    /// Datagrams.
+    pub messages: u64,
+    /// Of them, those that were refused as a whole.
+    pub refused: u64,
+    /// Records that were applied.
+    pub records: u64,
+    /// Messages that have not come, as sequence numbers tell.
+    pub lost: u64,
+    /// How long the last one with a key was on its way, by two clocks.
+    pub lag: Option<Duration>,
+    /// When the last came.
+    pub last: Time,
+}
+
+impl Backup {
+    /// Gets ready to receive from these sockets, one a port, datagrams of at most `max_len` bytes.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub(super) fn new(
+        sockets: Vec<UdpSocket>,
+        max_len: usize,
+        secrets: &Valid,
+        director: &Arc<Director>,
+        clock: Clock,
+    ) -> io::Result<Backup> {
+        let received = Arc::new(Mutex::default());
+        let (director, secrets, shared) = (Arc::clone(director), Arc::clone(secrets), Arc::clone(&received));
+        let thread = SyncThread::start("sync-backup", move |stop: Stop| async move {
+            let mut tasks = tokio::task::JoinSet::new();
+            for socket in sockets {
+                let receiver = Receiver {
+                    port: socket.local_addr()?.port(),
+                    socket: tokio::net::UdpSocket::from_std(socket)?,
+                    secrets: Arc::clone(&secrets),
+                    director: Arc::clone(&director),
+                    clock,
+                    received: Arc::clone(&shared),
+                };
+                tasks.spawn(async move { receiver.run(max_len).await });
+            }
+            stop.requested().await;
+            Ok(())
+        })?;
+        Ok(Backup { thread, received })
+    }
+
+    /// Begins.
+    pub(super) fn begin(&self) {
+        self.thread.go();
+    }
+
+    /// What has come so far.
+    pub(super) fn received(&self) -> MutexGuard<'_, Received> {
+        lock(&self.received)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What receives at one port.
+struct Receiver {
+    port: u16,
+    socket: tokio::net::UdpSocket,
+    secrets: Valid,
+    director: Arc<Director>,
+    clock: Clock,
+    received: Arc<Mutex<Received>>,
+}
+
+impl Receiver {
+    async fn run(&self, max_len: usize) {
+        // A longer one is cut, and refused by its size.
+        let mut buffer = vec![0; max_len];
+        loop {
+            for _ in 0..TURN {
+                match self.socket.recv_from(&mut buffer).await {
+                    Ok((length, from)) => self.take(&buffer[..length], from.ip()),
+                    // The interface has gone down, or is gone; the socket goes on if it comes back.
+                    Err(error) => {
+                        tracing::debug!(%error, port = self.port, "the backup cannot receive");
+                        tokio::time::sleep(REST).await;
+                    }
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn take(&self, datagram: &[u8], from: IpAddr) {
+        let now = self.clock.now();
+        let mut received = lock(&self.received);
+        let opened = self.open(&mut received.opener, datagram, from);
+        let outcome = match opened {
+            Ok(_) => self.director.apply_sync(now, datagram),
+            Err(_) => SyncOutcome::NotRunning,
+        };
+        let Received { peers, unsealed, .. } = &mut *received;
+        let from = Some(from).filter(|_| peers.len() < MOST_PEERS || peers.contains_key(&Some(from)));
+        let peer = peers.entry(from).or_default();
+        peer.messages += 1;
+        peer.last = now;
+        match opened {
+            Ok(None) => {}
+            Ok(Some(opened)) => {
+                peer.lost = peer.lost.saturating_add_signed(opened.lost);
+                peer.lag = Some(opened.lag);
+            }
+            Err(reason) => {
+                peer.refused += 1;
+                unsealed[reason as usize] += 1;
+            }
+        }
+        match outcome {
+            SyncOutcome::Applied(Applied { created, updated, replaced, .. }) => {
+                peer.records += [created, updated, replaced].map(u64::from).iter().sum::<u64>();
+            }
+            SyncOutcome::Refused(_) => peer.refused += 1,
+            SyncOutcome::NotRunning => {}
+        }
+    }
+
+    /// Checks who a datagram is from, where that is to be known; nothing is said of one that is from anybody.
+    fn open(&self, opener: &mut Opener, datagram: &[u8], from: IpAddr) -> Result<Option<Opened>, Unsealed> {
+        let secrets = self.secrets.load();
+        let Some(secrets) = &*secrets else { return Ok(None) };
+        match opener.open(&secrets.keys, (from, self.port), datagram, self.clock.since_1970()) {
+            Ok(opened) => Ok(Some(opened)),
+            Err(Unsealed::NoTrailer) if !secrets.required => Ok(None),
+            Err(reason) => Err(reason),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Sends what the director has to tell (`sync_thread_master` of `net/netfilter/ipvs/ip_vs_sync.c`).
+
+use super::seal::{Sealer, TRAILER};
+use super::secrets::Valid;
+use super::thread::SyncThread;
+use crate::daemon::clock::Clock;
+use crate::director::Director;
+use crate::director::sync::Wake;
+use std::io;
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// How long a message waits for others to go with it.
+const GATHER: Duration = Duration::from_millis(20);
+/// With so many messages waiting, none waits any longer.
+const ENOUGH: usize = 8;
+/// How often open messages are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// How many messages are taken from the director at once.
+const BATCH: usize = 64;
+
+/// A running master.
+#[derive(Debug)]
+pub(super) struct Master {
+    thread: SyncThread,
+    bells: Arc<Bells>,
+    seals: bool,
+}
+
+/// What a master has done.
+#[derive(Debug, Default)]
+pub(super) struct Sent {
+    /// Messages sent.
+    pub messages: AtomicU64,
+    /// Bytes of them.
+    pub bytes: AtomicU64,
+    /// Messages that the kernel refused to send; they are lost.
+    pub errors: AtomicU64,
+}
+
+/// Wakes the ports' senders.
+#[derive(Debug)]
+pub(super) struct Bells {
+    first: Vec<Notify>,
+    enough: Vec<Notify>,
+    sent: Sent,
+}
+
+impl Wake for Bells {
+    fn queued(&self, port: usize, waiting: usize) {
+        if let Some(bell) = self.first.get(port) {
+            bell.notify_one();
+        }
+        if waiting >= ENOUGH
+            && let Some(bell) = self.enough.get(port)
+        {
+            bell.notify_one();
+        }
+    }
+}
+
+impl Bells {
+    /// For so many ports.
+    fn new(ports: usize) -> Arc<Bells> {
+        let bells = || (0..ports).map(|_| Notify::new()).collect();
+        Arc::new(Bells { first: bells(), enough: bells(), sent: Sent::default() })
+    }
+}
+
+impl Master {
+    /// Gets ready to send by these sockets, one a port, messages that are sealed if there are secrets to do it with.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub(super) fn new(
+        sockets: Vec<UdpSocket>,
+        secrets: Option<Valid>,
+        director: &Arc<Director>,
+        clock: Clock,
+    ) -> io::Result<Master> {
+        let bells = Bells::new(sockets.len());
+        let (director, shared) = (Arc::clone(director), Arc::clone(&bells));
+        let (seals, session) = (secrets.is_some(), clock.since_1970());
+        let thread = SyncThread::start("sync-master", move |stop| async move {
+            let mut tasks = tokio::task::JoinSet::new();
+            for (port, socket) in sockets.into_iter().enumerate() {
+                let socket = tokio::net::UdpSocket::from_std(socket)?;
+                let seal = secrets.clone().map(|secrets| (Sealer::new(session), secrets));
+                let mut sender = Sender { port, socket, seal, director: Arc::clone(&director), clock };
+                let bells = Arc::clone(&shared);
+                tasks.spawn(async move { sender.run(&bells).await });
+            }
+            stop.requested().await;
+            Ok(())
+        })?;
+        Ok(Master { thread, bells, seals })
+    }
+
+    /// How many bytes it needs behind the last record of each message.
+    pub(super) fn trailer(&self) -> usize {
+        if self.seals { TRAILER } else { 0 }
+    }
+
+    /// Begins, and returns what the director is to wake.
+    pub(super) fn begin(&self) -> Arc<Bells> {
+        self.thread.go();
+        Arc::clone(&self.bells)
+    }
+
+    /// What it has done.
+    pub(super) fn sent(&self) -> &Sent {
+        &self.bells.sent
+    }
+}
+
+/// What sends to one port.
+struct Sender {
+    port: usize,
+    socket: tokio::net::UdpSocket,
+    seal: Option<(Sealer, Valid)>,
+    director: Arc<Director>,
+    clock: Clock,
+}
+
+impl Sender {
+    async fn run(&mut self, bells: &Bells) {
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (first, enough) = (&bells.first[self.port], &bells.enough[self.port]);
+        let mut was_refused = false;
+        loop {
+            tokio::select! {
+                _ = look.tick() => {}
+                () = first.notified() => {
+                    let _ = tokio::time::timeout(GATHER, enough.notified()).await;
+                }
+            }
+            loop {
+                let mut messages = self.director.take_sync_messages(self.clock.now(), self.port, BATCH);
+                for message in &mut messages {
+                    self.seal(message);
+                    self.send(message, &bells.sent, &mut was_refused).await;
+                }
+                if messages.len() < BATCH {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn seal(&mut self, message: &mut [u8]) {
+        if let Some((sealer, secrets)) = &mut self.seal
+            // Without, it is about to end.
+            && let Some(secrets) = &*secrets.load()
+        {
+            sealer.seal(&secrets.keys, message, self.clock.since_1970());
+        }
+    }
+
+    /// Waits for room in the socket's buffer. A message that is refused for another reason is lost, as it would be on
+    /// the way.
+    async fn send(&self, message: &[u8], sent: &Sent, was_refused: &mut bool) {
+        match self.socket.send(message).await {
+            Ok(length) => {
+                sent.messages.fetch_add(1, Ordering::Relaxed);
+                sent.bytes.fetch_add(length as u64, Ordering::Relaxed);
+                if std::mem::take(was_refused) {
+                    tracing::info!(port = self.port, "messages to the backups go out again");
+                }
+            }
+            Err(error) => {
+                sent.errors.fetch_add(1, Ordering::Relaxed);
+                if !std::mem::replace(was_refused, true) {
+                    tracing::warn!(port = self.port, %error, "a message to the backups was lost; so are others like it");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! The synchronisation with other directors: who runs, with what, and what came of it. What is said, and what becomes
+//! of what others say, is for the director.
+
+mod backup;
+mod master;
+mod seal;
+mod secrets;
+mod socket;
+mod status;
+mod thread;
+
+use super::api::SyncSide;
+use super::clock::Clock;
+use crate::config::{Config, SyncDaemon, SyncSettings};
+use crate::director::Director;
+use crate::director::service::{Family, Services};
+use crate::director::sync::{BackupSettings, MasterSettings};
+use anyhow::{Context, bail};
+use backup::Backup;
+use master::Master;
+use secrets::{Secrets, Valid};
+use socket::Index;
+use std::io;
+use std::net::UdpSocket;
+use std::sync::Arc;
+use sync_proto::SyncId;
+
+/// The longest message a backup takes in unless configured, and the least that it can be told to, in bytes of UDP
+/// payload.
+const LONGEST: u16 = u16::MAX;
+const LEAST_OF_BACKUP: u16 = 1024;
+/// The kernel has no more ports.
+const MOST_PORTS: u32 = 64;
+
+/// Both sides of the synchronisation.
+#[derive(Debug)]
+pub(super) struct Sync {
+    director: Arc<Director>,
+    clock: Clock,
+    /// What the configuration file had when it was last looked at.
+    configured: SyncSettings,
+    secrets: Valid,
+    master: Option<Side<Master>>,
+    backup: Option<Side<Backup>>,
+}
+
+/// What the configuration file has for the synchronisation, with what the file of keys has.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    settings: SyncSettings,
+    secrets: Option<Arc<Secrets>>,
+}
+
+impl Wanted {
+    /// Reads the keys. That may take as long as the disk wants.
+    ///
+    /// # Errors
+    /// What is wrong with the keys.
+    pub(super) fn load(config: &Config) -> anyhow::Result<Wanted> {
+        let secrets = config.sync.authentication.as_ref().map(Secrets::load).transpose()?;
+        Ok(Wanted { settings: config.sync.clone(), secrets: secrets.map(Arc::new) })
+    }
+}
+
+/// A side, and with what it runs.
+#[derive(Debug)]
+struct Side<T> {
+    daemon: SyncDaemon,
+    ports: u16,
+    maxlen: u16,
+    runs: T,
+}
+
+/// What becomes of a side.
+#[derive(Debug)]
+enum Change<T> {
+    None,
+    Stop,
+    /// All that can fail has been done.
+    Start(Side<T>),
+}
+
+/// What a new configuration does to the two sides.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    wanted: Wanted,
+    master: Change<Master>,
+    backup: Change<Backup>,
+}
+
+impl Sync {
+    /// Nothing runs yet.
+    pub(super) fn new(director: &Arc<Director>, clock: Clock) -> Sync {
+        let director = Arc::clone(director);
+        let (configured, secrets) = (SyncSettings::default(), Valid::default());
+        Sync { director, clock, configured, secrets, master: None, backup: None }
+    }
+
+    /// What the configuration file had when it was last looked at.
+    pub(super) fn configured(&self) -> Wanted {
+        Wanted { settings: self.configured.clone(), secrets: self.secrets.load_full() }
+    }
+
+    /// Whether the configuration file has something else now.
+    pub(super) fn is_changed(&self, wanted: &Wanted) -> bool {
+        wanted.settings != self.configured || wanted.secrets != self.secrets.load_full()
+    }
+
+    /// Gets ready for what the configuration file has now, and for these services, without a change to what runs. A
+    /// side whose settings are as the file had them before stays as it is: whoever gave the director another role
+    /// meant it.
+    ///
+    /// # Errors
+    /// What keeps a side from running.
+    pub(super) fn prepare(&self, wanted: Wanted, services: &Services) -> anyhow::Result<Prepared> {
+        let Wanted { settings, secrets } = &wanted;
+        let seals = secrets.is_some();
+        // What runs was made with room for a trailer, or without.
+        let is_as_sealed = seals == self.secrets.load().is_some();
+        let running = self.master.as_ref().map(|side| &side.daemon).filter(|_| !is_as_sealed);
+        let master = match (&self.configured.master, &settings.master) {
+            (was, is) if was == is => match running {
+                Some(daemon) => Change::Start(self.make_master(daemon, services, seals)?),
+                None => Change::None,
+            },
+            (_, None) => Change::Stop,
+            (_, Some(daemon)) => Change::Start(self.make_master(daemon, services, seals)?),
+        };
+        let backup = match (&self.configured.backup, &settings.backup) {
+            (was, is) if was == is => Change::None,
+            (_, None) => Change::Stop,
+            (_, Some(daemon)) => Change::Start(self.make_backup(daemon, services)?),
+        };
+        if master.will_run(self.master.is_some()) || backup.will_run(self.backup.is_some()) {
+            check_families(services)?;
+        }
+        Ok(Prepared { wanted, master, backup })
+    }
+
+    /// Goes over to what was prepared.
+    pub(super) fn commit(&mut self, prepared: Prepared) {
+        let Wanted { settings, secrets } = prepared.wanted;
+        self.configured = settings;
+        self.secrets.store(secrets);
+        match prepared.master {
+            Change::None => {}
+            Change::Stop => self.end(SyncSide::Master),
+            Change::Start(side) => self.begin_master(side),
+        }
+        match prepared.backup {
+            Change::None => {}
+            Change::Stop => self.end(SyncSide::Backup),
+            Change::Start(side) => self.begin_backup(side),
+        }
+    }
+
+    /// Starts a side that does not run, as configured unless told otherwise.
+    ///
+    /// # Errors
+    /// If it runs, or what keeps it from running.
+    pub(super) fn start(&mut self, side: SyncSide, daemon: Option<&SyncDaemon>) -> anyhow::Result<()> {
+        if let Some(running) = self.running(side) {
+            bail!("the {side} runs already, on {}", running.interface);
+        }
+        let daemon = daemon.or_else(|| self.usual(side)).cloned().with_context(|| {
+            format!(
+                "nothing is configured for the {side}; write \"sync\" into the configuration file, or name an interface"
+            )
+        })?;
+        let services = self.director.services();
+        check_families(&services)?;
+        match side {
+            SyncSide::Master => {
+                let seals = self.secrets.load().is_some();
+                self.begin_master(self.make_master(&daemon, &services, seals)?);
+            }
+            SyncSide::Backup => self.begin_backup(self.make_backup(&daemon, &services)?),
+        }
+        Ok(())
+    }
+
+    /// Ends a side that runs.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub(super) fn stop(&mut self, side: SyncSide) -> anyhow::Result<()> {
+        if self.running(side).is_none() {
+            bail!("the {side} does not run");
+        }
+        self.end(side);
+        Ok(())
+    }
+
+    /// Has one side run, as configured unless it does already, and the other one not.
+    ///
+    /// # Errors
+    /// What keeps it from running; both are as they were then.
+    pub(super) fn become_only(&mut self, side: SyncSide) -> anyhow::Result<()> {
+        if self.running(side).is_none() {
+            self.start(side, None)?;
+        }
+        self.end(match side {
+            SyncSide::Master => SyncSide::Backup,
+            SyncSide::Backup => SyncSide::Master,
+        });
+        Ok(())
+    }
+
+    fn running(&self, side: SyncSide) -> Option<&SyncDaemon> {
+        match side {
+            SyncSide::Master => self.master.as_ref().map(|side| &side.daemon),
+            SyncSide::Backup => self.backup.as_ref().map(|side| &side.daemon),
+        }
+    }
+
+    /// How a side is configured, if only for the other one.
+    fn usual(&self, side: SyncSide) -> Option<&SyncDaemon> {
+        let SyncSettings { master, backup, .. } = &self.configured;
+        match side {
+            SyncSide::Master => master.as_ref().or(backup.as_ref()),
+            SyncSide::Backup => backup.as_ref().or(master.as_ref()),
+        }
+    }
+
+    fn make_master(
+        &self,
+        daemon: &SyncDaemon,
+        services: &Services,
+        seals: bool,
+    ) -> anyhow::Result<Side<Master>> {
+        let sockets = self.open(SyncSide::Master, daemon, services, socket::sender)?;
+        let maxlen = daemon.maxlen.unwrap_or(daemon.usual_message());
+        let ports = sockets.len() as u16;
+        let secrets = seals.then(|| Arc::clone(&self.secrets));
+        let runs = Master::new(sockets, secrets, &self.director, self.clock)?;
+        Ok(Side { daemon: daemon.clone(), ports, maxlen, runs })
+    }
+
+    fn make_backup(&self, daemon: &SyncDaemon, services: &Services) -> anyhow::Result<Side<Backup>> {
+        let sockets = self.open(SyncSide::Backup, daemon, services, socket::receiver)?;
+        let maxlen = daemon.maxlen.map_or(LONGEST, |length| length.max(LEAST_OF_BACKUP));
+        let ports = sockets.len() as u16;
+        let runs = Backup::new(sockets, maxlen.into(), &self.secrets, &self.director, self.clock)?;
+        Ok(Side { daemon: daemon.clone(), ports, maxlen, runs })
+    }
+
+    /// Opens the sockets of a side, one a port.
+    fn open(
+        &self,
+        side: SyncSide,
+        daemon: &SyncDaemon,
+        services: &Services,
+        open: fn(&SyncDaemon, Index, u16, usize) -> io::Result<UdpSocket>,
+    ) -> anyhow::Result<Vec<UdpSocket>> {
+        let what = || format!("the {side} of the synchronisation cannot run on {}", daemon.interface);
+        let index = Index::of(&daemon.interface).with_context(what)?;
+        // The second side has as many ports as the first, whatever has been set since.
+        let master = self.master.as_ref().map(|side| side.ports);
+        let running = master.or(self.backup.as_ref().map(|side| side.ports));
+        let ports = running.unwrap_or(services.tunables.sync_ports.min(MOST_PORTS) as u16);
+        let Some(last) = daemon.port.checked_add(ports - 1) else {
+            bail!("{}: port {} is too high for {ports} ports (tunables.sync_ports)", what(), daemon.port);
+        };
+        let buffer = services.tunables.sync_sock_size as usize;
+        (daemon.port..=last)
+            .map(|port| open(daemon, index, port, buffer))
+            .collect::<io::Result<Vec<UdpSocket>>>()
+            .with_context(what)
+    }
+
+    fn begin_master(&mut self, side: Side<Master>) {
+        self.end(SyncSide::Master);
+        let settings = MasterSettings {
+            syncid: SyncId(side.daemon.syncid),
+            max_len: side.maxlen.into(),
+            ports: side.ports.into(),
+            trailer: side.runs.trailer(),
+        };
+        self.director.start_sync_master(settings, side.runs.begin());
+        log_begin(SyncSide::Master, &side);
+        self.master = Some(side);
+    }
+
+    fn begin_backup(&mut self, side: Side<Backup>) {
+        self.end(SyncSide::Backup);
+        self.director.start_sync_backup(BackupSettings { syncid: SyncId(side.daemon.syncid) });
+        side.runs.begin();
+        log_begin(SyncSide::Backup, &side);
+        self.backup = Some(side);
+    }
+
+    fn end(&mut self, side: SyncSide) {
+        let ended = match side {
+            SyncSide::Master => {
+                self.director.stop_sync_master();
+                self.master.take().map(|side| side.daemon)
+            }
+            SyncSide::Backup => {
+                let daemon = self.backup.take().map(|side| side.daemon);
+                self.director.stop_sync_backup();
+                daemon
+            }
+        };
+        if let Some(daemon) = ended {
+            tracing::info!(%side, interface = daemon.interface, "no longer synchronising");
+        }
+    }
+}
+
+impl<T> Change<T> {
+    fn will_run(&self, runs: bool) -> bool {
+        match self {
+            Change::None => runs,
+            Change::Stop => false,
+            Change::Start(_) => true,
+        }
+    }
+}
+
+fn log_begin<T>(side: SyncSide, Side { daemon, ports, .. }: &Side<T>) {
+    let SyncDaemon { interface, group, port, .. } = daemon;
+    tracing::info!(%side, interface, %group, port, ports, "synchronising");
+}
+
+/// Checks that a record can tell of every server: all its addresses are of one family.
+///
+/// # Errors
+/// Names the server of which none can.
+fn check_families(services: &Services) -> anyhow::Result<()> {
+    for service in services.iter() {
+        let family = service.key().family();
+        if let Some(server) = service.servers.iter().find(|server| Family::of(server.address) != family) {
+            bail!(
+                "the server {} is of another family than its service, and the synchronisation has no records for that",
+                server.address
+            );
+        }
+    }
+    Ok(())
+}

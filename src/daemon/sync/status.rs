@@ -1,0 +1,80 @@
+//! The synchronisation as it is shown.
+
+use super::seal::Unsealed;
+use super::{Side, Sync};
+use crate::daemon::api::{SyncBackupStatus, SyncDaemonStatus, SyncMasterStatus, SyncPeerStatus, SyncStatus};
+use crate::director::sync::{Rejection, Unsent};
+use std::sync::atomic::Ordering;
+use sync_proto::Version;
+
+impl Sync {
+    /// What runs, and what came of it.
+    pub(in crate::daemon) fn status(&self) -> SyncStatus {
+        let counters = self.director.sync_counters();
+        let version = match self.director.services().tunables.sync_version {
+            Version::V0 => 0,
+            Version::V1 => 1,
+        };
+        let secrets = self.secrets.load();
+        let master = self.master.as_ref().map(|side| {
+            let (sent, counters) = (side.runs.sent(), counters.master);
+            let unsent =
+                Unsent::ALL.iter().map(|&reason| (reason.name().to_owned(), counters.unsent(reason)));
+            SyncMasterStatus {
+                daemon: daemon(side),
+                ttl: side.daemon.ttl,
+                version,
+                authenticated: secrets.is_some(),
+                messages: sent.messages.load(Ordering::Relaxed),
+                bytes: sent.bytes.load(Ordering::Relaxed),
+                records: counters.records,
+                lost: [
+                    ("queue_full".to_owned(), counters.discarded),
+                    ("send_error".to_owned(), sent.errors.load(Ordering::Relaxed)),
+                ]
+                .into(),
+                unsent: unsent.collect(),
+            }
+        });
+        let backup = self.backup.as_ref().map(|side| {
+            let (now, counters) = (self.clock.now(), counters.backup);
+            let received = side.runs.received();
+            let rejected =
+                Rejection::ALL.iter().map(|&reason| (reason.name().to_owned(), counters.rejected(reason)));
+            let unsealed = Unsealed::ALL.iter().zip(received.unsealed);
+            let unsealed = unsealed.map(|(reason, count)| (reason.name().to_owned(), count));
+            let peers = received.peers.iter().map(|(address, peer)| SyncPeerStatus {
+                address: address.map(|address| address.to_string()),
+                messages: peer.messages,
+                refused: peer.refused,
+                records: peer.records,
+                lost: secrets.is_some().then_some(peer.lost),
+                lag_ms: peer.lag.and_then(|lag| u64::try_from(lag.as_millis()).ok()),
+                last_message: now.since(peer.last).as_secs(),
+            });
+            SyncBackupStatus {
+                daemon: daemon(side),
+                messages: counters.messages,
+                records: counters.records,
+                created: counters.created,
+                updated: counters.updated,
+                replaced: counters.replaced,
+                unbound: counters.unbound,
+                rejected: rejected.chain(unsealed).collect(),
+                peers: peers.collect(),
+            }
+        });
+        SyncStatus { master, backup }
+    }
+}
+
+fn daemon<T>(side: &Side<T>) -> SyncDaemonStatus {
+    SyncDaemonStatus {
+        interface: side.daemon.interface.clone(),
+        syncid: side.daemon.syncid,
+        group: side.daemon.group.to_string(),
+        port: side.daemon.port,
+        ports: side.ports,
+        maxlen: side.maxlen,
+    }
+}

@@ -1,0 +1,486 @@
+//! Two directors that synchronise: the backup has what the master has, roles change while they run, and clients do not
+//! notice that another director goes on with their connections.
+
+mod common;
+
+use common::lab::{Lab, text, wait_for};
+use rustix::net::{AddressFamily, SocketType};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+
+/// The director whose interface towards the other is named after that.
+const SECOND: &str = "second";
+const VIPS: [&str; 2] = ["10.0.0.100", "fd00::100"];
+/// Long enough for whatever a master gathers before it sends it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The services of the lab, and this for `sync`.
+fn config(lab: &Lab, sync: Value) -> Value {
+    let mut config: Value =
+        serde_json::from_slice(&fs::read(lab.file("nfvs.json")).expect("the configuration")).expect("JSON");
+    config["sync"] = sync;
+    config
+}
+
+/// Has the director run with this for `sync`.
+#[track_caller]
+fn reload(lab: &Lab, sync: Value) {
+    fs::write(lab.file("nfvs.json"), config(lab, sync).to_string()).expect("the configuration");
+    let reloaded = lab.nfvs(&["reload"]);
+    assert!(reloaded.status.success(), "{}", text(&reloaded.stderr));
+}
+
+/// A connection or template as both directors have to show it, which is without how long it lasts and where it was
+/// made.
+fn entry(shown: &Value) -> Option<String> {
+    let mut entry = shown.as_object()?.clone();
+    let flags = entry.get("flags")?.as_str()?.trim_start_matches("0x").to_owned();
+    let flags = u32::from_str_radix(&flags, 16).ok()?;
+    const SYNC: u32 = 0x20;
+    entry.insert("flags".to_owned(), (flags & !SYNC).into());
+    entry.retain(|key, _| key != "expires" && key != "origin");
+    Some(Value::from(entry).to_string())
+}
+
+fn entries(shown: &Value) -> BTreeSet<String> {
+    shown.as_array().expect("a list").iter().filter_map(entry).collect()
+}
+
+/// Waits until the backup shows what the master shows, and returns how many entries that is.
+#[track_caller]
+#[expect(clippy::disallowed_methods, reason = "tests wait in real time")]
+fn assert_alike(master: impl Fn() -> Value, backup: impl Fn() -> Value) -> usize {
+    let mut both = (BTreeSet::new(), BTreeSet::new());
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        both = (entries(&master()), entries(&backup()));
+        if both.0 == both.1 {
+            return both.0.len();
+        }
+        pause(Duration::from_millis(100));
+    }
+    let only_master: Vec<&String> = both.0.difference(&both.1).collect();
+    let only_backup: Vec<&String> = both.1.difference(&both.0).collect();
+    panic!("only the master has {only_master:#?}\nonly the backup has {only_backup:#?}");
+}
+
+fn pause(time: Duration) {
+    thread::sleep(time);
+}
+
+/// Gets a page on a new connection that stays.
+fn hold(vip: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(vip).expect("a connection");
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n").expect("a request");
+    let mut answer = [0; 1024];
+    let length = stream.read(&mut answer).expect("an answer");
+    assert!(answer.starts_with(b"HTTP/1.1 200") && length < answer.len());
+    stream
+}
+
+/// Sends datagrams to the echo and has them back.
+fn exchange(vip: SocketAddr, count: usize) -> UdpSocket {
+    let any: SocketAddr = if vip.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
+    let socket = UdpSocket::bind(any).expect("a socket");
+    socket.connect(vip).expect("an address");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    for _ in 0..count {
+        socket.send(b"probe").expect("a datagram");
+        assert_eq!(socket.recv(&mut [0; 16]).expect("an echo"), 5);
+    }
+    socket
+}
+
+fn endpoint(vip: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(vip.parse().expect("an address"), port)
+}
+
+#[test]
+fn a_backup_has_the_connections_of_its_master_in_their_states() {
+    for (version, group) in [(1, "224.0.0.81"), (1, "ff02::81"), (0, "224.0.0.81")] {
+        let lab = Lab::up("sync", "pair", &[]);
+        let sync = json!({ "interface": "director", "syncid": 7, "group": group });
+        let second = lab.start_in(SECOND, &config(&lab, json!({ "backup": sync })));
+        let sync = json!({ "interface": SECOND, "syncid": 7, "group": group });
+        reload(&lab, json!({ "master": sync, "version": version }));
+        let vips = if version == 0 { &VIPS[..1] } else { &VIPS[..] };
+        let (mut streams, sockets) = lab.enter("c1", || {
+            let streams: Vec<TcpStream> =
+                vips.iter().flat_map(|vip| (0..6).map(|_| hold(endpoint(vip, 80)))).collect();
+            let sockets: Vec<UdpSocket> =
+                vips.iter().flat_map(|vip| (0..6).map(|_| exchange(endpoint(vip, 7), 3))).collect();
+            (streams, sockets)
+        });
+        let known = assert_alike(|| lab.show("connections"), || second.show("connections"));
+        assert_eq!(known, 12 * vips.len());
+        for connection in second.show("connections").as_array().unwrap() {
+            assert_eq!(connection["origin"], "sync", "{connection}");
+        }
+        // One of each kind ends.
+        streams.truncate(1);
+        let known = assert_alike(|| lab.show("connections"), || second.show("connections"));
+        assert_eq!(known, 12 * vips.len(), "they are closing");
+        for (active, what) in [(&lab.show("services"), "master"), (&second.show("services"), "backup")] {
+            let servers = active.as_array().unwrap().iter().flat_map(|it| it["servers"].as_array().unwrap());
+            let counts: Vec<u64> = servers.map(|server| server["active"].as_u64().unwrap()).collect();
+            assert_eq!(counts.iter().sum::<u64>(), 1, "{what}: {active}");
+        }
+        let conns: Vec<Value> = second.show("services").as_array().unwrap().clone();
+        assert!(conns.iter().all(|service| service["stats"]["connections"] == 0), "they are not its own");
+        drop((streams, sockets));
+
+        let shown = second.show("sync");
+        assert_eq!(shown["master"], Value::Null);
+        let peers = shown["backup"]["peers"].as_array().unwrap();
+        assert_eq!(peers.len(), 1, "{shown}");
+        assert!(peers[0]["records"].as_u64().unwrap() >= known as u64, "{shown}");
+        assert!(
+            shown["backup"]["rejected"].as_object().unwrap().values().all(|count| *count == 0),
+            "{shown}"
+        );
+        let shown = lab.show("sync");
+        assert_eq!(shown["master"]["version"], version);
+        assert!(shown["master"]["lost"].as_object().unwrap().values().all(|count| *count == 0), "{shown}");
+        let said = text(&lab.nfvs(&["show", "sync"]).stdout);
+        let line = format!("master sync daemon (mcast={SECOND}, syncid=7, maxlen=");
+        assert!(said.starts_with(&line), "{said}");
+    }
+}
+
+#[test]
+fn roles_change_while_directors_run() {
+    let lab = Lab::up("sync-roles", "pair", &[]);
+    let refused = |arguments: &[&str], why: &str| {
+        let tried = lab.nfvs(&[&["sync"], arguments].concat());
+        assert_eq!(tried.status.code(), Some(1));
+        assert!(text(&tried.stderr).contains(why), "{arguments:?}: {}", text(&tried.stderr));
+    };
+    let done = |arguments: &[&str]| {
+        let tried = lab.nfvs(&[&["sync"], arguments].concat());
+        assert!(tried.status.success(), "{arguments:?}: {}", text(&tried.stderr));
+    };
+    let runs = || {
+        let shown = lab.show("sync");
+        [!shown["master"].is_null(), !shown["backup"].is_null()]
+    };
+    assert_eq!(text(&lab.nfvs(&["show", "sync"]).stdout), "no synchronisation\n");
+    refused(&["master"], "nothing is configured for the master");
+    refused(&["stop", "backup"], "the backup does not run");
+    refused(&["start", "master", "--interface", "eth7"], "cannot run on eth7: ");
+    refused(&["start", "master", "--interface", SECOND, "--group", "10.0.0.1"], "daemon.group: ");
+    refused(&["start", "master", "--interface", SECOND, "--maxlen", "0"], "daemon.maxlen: ");
+    assert_eq!(runs(), [false, false]);
+    done(&["start", "backup", "--interface", SECOND, "--syncid", "3"]);
+    refused(&["start", "backup", "--interface", SECOND], "the backup runs already, on second");
+    done(&[
+        "start",
+        "master",
+        "--mcast-interface",
+        SECOND,
+        "--mcast-group",
+        "ff02::81",
+        "--mcast-port",
+        "9000",
+    ]);
+    assert_eq!(runs(), [true, true]);
+    done(&["stop", "master"]);
+    done(&["stop", "backup"]);
+
+    // The file has one side, and each role takes its settings.
+    reload(&lab, json!({ "backup": { "interface": SECOND, "syncid": 9 } }));
+    assert_eq!(runs(), [false, true]);
+    done(&["master"]);
+    done(&["master"]);
+    assert_eq!(runs(), [true, false]);
+    assert_eq!(lab.show("sync")["master"]["syncid"], 9);
+    // Whoever changes something else in the file does not change the role.
+    reload(&lab, json!({ "backup": { "interface": SECOND, "syncid": 9 } }));
+    assert_eq!(runs(), [true, false]);
+    reload(&lab, json!({ "master": { "interface": SECOND, "syncid": 9 } }));
+    assert_eq!(runs(), [true, false]);
+
+    // A server that no record can tell of, and an interface that is not there: nothing changes.
+    let service = json!({ "protocol": "tcp", "address": VIPS[0], "port": 80 });
+    let server = json!({ "address": "fd00:2::21", "forward": "tunnel" });
+    let request = json!({ "command": "add-server", "service": service, "server": server });
+    let tried = lab.nfvs(&["request", &request.to_string()]);
+    assert!(text(&tried.stdout).contains("fd00:2::21 is of another family"), "{}", text(&tried.stdout));
+    let before = lab.show("services");
+    let mut broken = config(&lab, json!({ "master": { "interface": "gone" } }));
+    broken["services"] = json!([]);
+    fs::write(lab.file("nfvs.json"), broken.to_string()).unwrap();
+    let tried = lab.nfvs(&["reload"]);
+    assert_eq!(tried.status.code(), Some(1));
+    assert!(text(&tried.stderr).contains("cannot run on gone: "), "{}", text(&tried.stderr));
+    assert_eq!((lab.show("services"), runs()), (before, [true, false]));
+}
+
+/// The messages that come to a group while `work` is done, as the node has them.
+fn overhear(lab: &Lab, work: impl FnOnce(), enough: usize) -> Vec<Vec<u8>> {
+    let group = std::net::Ipv4Addr::new(224, 0, 0, 81);
+    let socket = lab.enter(SECOND, || {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None).expect("a socket");
+        rustix::net::sockopt::set_socket_reuseaddr(&socket, true).expect("an option");
+        rustix::net::bind(&socket, &SocketAddr::from((group, 8848))).expect("the port");
+        let socket = UdpSocket::from(socket);
+        socket.join_multicast_v4(&group, &[10, 0, 9, 2].into()).expect("the group");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        socket
+    });
+    work();
+    let mut buffer = [0; 2000];
+    let mut receive = || {
+        let length = socket.recv(&mut buffer).expect("a message");
+        buffer[..length].to_vec()
+    };
+    (0..enough).map(|_| receive()).collect()
+}
+
+#[test]
+fn messages_without_a_key_change_nothing_and_keys_change_without_loss() {
+    let lab = Lab::up("sync-keys", "pair", &[]);
+    let keys = |node: &str, which: &[char]| {
+        let path = lab.file(&format!("{node}.keys"));
+        let lines: Vec<String> = which.iter().map(|digit| digit.to_string().repeat(64)).collect();
+        fs::write(&path, lines.join("\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        json!({ "keys": path })
+    };
+    let own = |authentication: Value| json!({ "master": { "interface": SECOND, "syncid": 7 }, "authentication": authentication });
+    let others = |authentication: Value| json!({ "backup": { "interface": "director", "syncid": 7 }, "authentication": authentication });
+    let second = lab.start_in(SECOND, &config(&lab, others(keys(SECOND, &['a']))));
+    let mut streams = Vec::new();
+    let mut connect = || {
+        streams.extend(lab.enter("c1", || (0..3).map(|_| hold(endpoint(VIPS[0], 80))).collect::<Vec<_>>()));
+    };
+    let rejected = |reason: &str| second.show("sync")["backup"]["rejected"][reason].as_u64().unwrap();
+
+    reload(&lab, json!({ "master": { "interface": SECOND, "syncid": 7 } }));
+    connect();
+    wait_for("a message without a key", || rejected("unauthenticated") > 0);
+    reload(&lab, own(keys("director", &['b'])));
+    connect();
+    wait_for("a message with another key", || rejected("unknown_key") > 0);
+    assert_eq!(second.show("connections"), json!([]));
+
+    // What comes once more, or changed, changes nothing.
+    reload(&lab, own(keys("director", &['a'])));
+    let heard = overhear(&lab, &mut connect, 1);
+    wait_for("the connections", || second.show("connections").as_array().unwrap().len() == 3);
+    lab.enter("director", || {
+        let socket = UdpSocket::bind("10.0.9.1:0").unwrap();
+        socket.send_to(&heard[0], "224.0.0.81:8848").unwrap();
+        let mut changed = heard[0].clone();
+        changed[20] ^= 1;
+        socket.send_to(&changed, "224.0.0.81:8848").unwrap();
+        socket.send_to(&heard[0][..40], "224.0.0.81:8848").unwrap();
+    });
+    wait_for("what was sent again", || {
+        (rejected("replayed"), rejected("wrong_code")) == (1, 1) && rejected("unauthenticated") > 1
+    });
+
+    // One director after the other gets the new key.
+    let before: Vec<u64> = ["unauthenticated", "unknown_key", "wrong_code"].map(rejected).to_vec();
+    second.reload(&config(&lab, others(keys(SECOND, &['c', 'a']))));
+    connect();
+    reload(&lab, own(keys("director", &['c'])));
+    connect();
+    wait_for("the connections", || second.show("connections").as_array().unwrap().len() == 9);
+    second.reload(&config(&lab, others(keys(SECOND, &['c']))));
+    connect();
+    wait_for("the connections", || second.show("connections").as_array().unwrap().len() == 12);
+    assert_eq!(["unauthenticated", "unknown_key", "wrong_code"].map(rejected).to_vec(), before);
+    let peer = &second.show("sync")["backup"]["peers"][0];
+    assert_eq!(peer["lost"], 0, "{peer}");
+    assert!(peer["lag_ms"].as_u64().unwrap() < 60_000, "{peer}");
+
+    let authentication = keys("director", &['c']);
+    fs::set_permissions(lab.file("director.keys"), fs::Permissions::from_mode(0o604)).unwrap();
+    fs::write(lab.file("nfvs.json"), config(&lab, own(authentication)).to_string()).unwrap();
+    let tried = lab.nfvs(&["reload"]);
+    assert_eq!(tried.status.code(), Some(1));
+    assert!(text(&tried.stderr).contains("director.keys are no secret"), "{}", text(&tried.stderr));
+}
+
+/// How many downloads, and flows of datagrams, go through the directors.
+const DOWNLOADS: usize = 500;
+const FLOWS: usize = 50;
+/// A download's length, and how much of it a client takes at once, and how often.
+const LENGTH: usize = 1_200_000;
+const PIECE: usize = 8_192;
+const EVERY: Duration = Duration::from_millis(100);
+
+/// What clients report while they run.
+#[derive(Default)]
+struct Clients {
+    started: AtomicUsize,
+    finished: AtomicUsize,
+    stop: AtomicBool,
+    longest_stall_millis: AtomicUsize,
+}
+
+impl Clients {
+    fn note_stall(&self, stall: Duration) {
+        self.longest_stall_millis.fetch_max(stall.as_millis() as usize, Ordering::Relaxed);
+    }
+}
+
+/// Downloads the file slowly; what arrives is what was sent.
+async fn download(vip: SocketAddr, file: Arc<Vec<u8>>, clients: Arc<Clients>) {
+    let socket =
+        if vip.is_ipv4() { tokio::net::TcpSocket::new_v4() } else { tokio::net::TcpSocket::new_v6() };
+    let socket = socket.expect("a socket");
+    // Or the kernel would take the whole file at once.
+    socket.set_recv_buffer_size(16 * 1024).expect("a buffer");
+    let mut stream = socket.connect(vip).await.expect("a connection");
+    stream.write_all(b"GET /files/large HTTP/1.0\r\nHost: lab\r\n\r\n").await.expect("a request");
+    let (mut received, mut piece) = (Vec::new(), vec![0; PIECE]);
+    let mut last = tokio::time::Instant::now();
+    loop {
+        let length = stream.read(&mut piece).await.expect("no reset");
+        clients.note_stall(last.elapsed());
+        last = tokio::time::Instant::now();
+        if received.is_empty() {
+            clients.started.fetch_add(1, Ordering::Relaxed);
+        }
+        received.extend_from_slice(&piece[..length]);
+        if length == 0 {
+            break;
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+    let body = received.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("the end of the header") + 4;
+    assert!(received[body..] == file[..], "{} bytes instead of {}", received.len() - body, file.len());
+    clients.finished.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Exchanges datagrams until told to stop; some may be lost, and none is another's.
+async fn chat(vip: SocketAddr, number: usize, clients: Arc<Clients>) {
+    let any: SocketAddr = if vip.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
+    let socket = tokio::net::UdpSocket::bind(any).await.expect("a socket");
+    socket.connect(vip).await.expect("an address");
+    let mut answer = [0; 64];
+    let mut count = 0;
+    while !clients.stop.load(Ordering::Relaxed) {
+        count += 1;
+        let question = format!("{number} {count}");
+        // Refused is what a director without the virtual address says.
+        let _ = socket.send(question.as_bytes()).await;
+        if let Ok(Ok(length)) = tokio::time::timeout(EVERY * 5, socket.recv(&mut answer)).await {
+            assert!(answer[..length].starts_with(format!("{number} ").as_bytes()), "another's answer");
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// The addresses of whoever is in charge, by interface.
+const IN_CHARGE: [(&str, [&str; 2]); 2] =
+    [("front", ["10.0.1.1/24", "fd00:1::1/64"]), ("back", ["10.0.2.1/24", "fd00:2::1/64"])];
+
+/// Gives a node the addresses of whoever is in charge, and has the others know of it, as VRRP would.
+fn take_charge(lab: &Lab, node: &str) {
+    for (interface, addresses) in IN_CHARGE {
+        lab.run(node, &["ip", "link", "set", interface, "up"]);
+        for address in addresses {
+            lab.shell(node, &format!("ip address replace {address} dev {interface} nodad"));
+        }
+    }
+    for node in ["c1", "s1", "s2", "s3"] {
+        lab.shell(node, "ip neigh flush all");
+    }
+}
+
+/// Ends a node's part: its links are down.
+fn cut_off(lab: &Lab, node: &str) {
+    for (interface, addresses) in IN_CHARGE {
+        lab.run(node, &["ip", "link", "set", interface, "down"]);
+        for address in addresses {
+            lab.shell(node, &format!("ip address delete {address} dev {interface} || true"));
+        }
+    }
+}
+
+/// Whether a director has all connections of the clients, as such that go on.
+fn known(shown: &Value) -> bool {
+    let shown = shown.as_array().expect("a list");
+    let of = |protocol: &str, state: &str| {
+        shown.iter().filter(|it| it["protocol"] == protocol && it["state"] == state).count()
+    };
+    of("tcp", "ESTABLISHED") >= DOWNLOADS && of("udp", "UDP") >= FLOWS
+}
+
+#[test]
+fn downloads_and_flows_outlive_their_director_and_the_next_one() {
+    let lab = Lab::up("sync-takeover", "pair", &[]);
+    let file: Vec<u8> = (0..LENGTH as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    fs::create_dir_all(lab.file("files")).unwrap();
+    fs::write(lab.file("files/large"), &file).unwrap();
+    let both = |interface: &str| {
+        let side = json!({ "interface": interface, "syncid": 1 });
+        json!({ "master": side, "backup": side })
+    };
+    reload(&lab, both(SECOND));
+    let second_config = config(&lab, both("director"));
+    let mut second = Some(lab.start_in(SECOND, &second_config));
+
+    let (clients, file) = (Arc::new(Clients::default()), Arc::new(file));
+    thread::scope(|scope| {
+        let running = scope.spawn(|| {
+            lab.enter("c1", || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    let (mut downloads, mut flows) = (JoinSet::new(), JoinSet::new());
+                    for number in 0..DOWNLOADS {
+                        let (file, clients) = (Arc::clone(&file), Arc::clone(&clients));
+                        downloads.spawn(download(endpoint(VIPS[number % 2], 80), file, clients));
+                    }
+                    for number in 0..FLOWS {
+                        flows.spawn(chat(endpoint(VIPS[number % 2], 7), number, Arc::clone(&clients)));
+                    }
+                    downloads.join_all().await;
+                    clients.stop.store(true, Ordering::Relaxed);
+                    flows.join_all().await;
+                });
+            });
+        });
+        wait_for("all downloads to begin", || {
+            clients.started.load(Ordering::Relaxed) == DOWNLOADS || running.is_finished()
+        });
+        let backup = second.as_ref().expect("it runs");
+        wait_for("the second director to know all", || known(&backup.show("connections")));
+
+        // The first director dies.
+        cut_off(&lab, "director");
+        assert!(lab.script(&["daemon", "kill"]).status.success());
+        take_charge(&lab, SECOND);
+        let finished = clients.finished.load(Ordering::Relaxed);
+        println!("first takeover: {finished} downloads had ended");
+
+        // It comes back, learns all, and the second dies.
+        lab.shell("director", "ip route replace default via 10.0.1.2 dev front || true");
+        let first = lab.start_in("director", &config(&lab, both(SECOND)));
+        wait_for("the first director to know all", || {
+            known(&first.show("connections")) || running.is_finished()
+        });
+        cut_off(&lab, SECOND);
+        second.take().expect("it runs").kill();
+        take_charge(&lab, "director");
+        let finished = clients.finished.load(Ordering::Relaxed);
+        assert!(finished < DOWNLOADS, "the downloads were too short to see the second takeover");
+        println!("second takeover: {finished} downloads had ended");
+        running.join().expect("no client fails");
+        first.kill();
+    });
+    assert_eq!(clients.finished.load(Ordering::Relaxed), DOWNLOADS);
+    println!("longest stall: {} ms", clients.longest_stall_millis.load(Ordering::Relaxed));
+}
