@@ -4,6 +4,7 @@
 //! their comments) the descriptions in the [schema](super::schema). What depends on several values is
 //! checked later, by `rules`.
 
+use super::feedback::Feedback;
 use super::mac::MacAddress;
 use super::model::{PathChoice, Protocol, QueueBackend};
 use super::number::number;
@@ -106,6 +107,10 @@ pub struct Service {
     /// What is set for the scheduler (ipvsadm -b).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scheduler_flags: Vec<SchedulerFlag>,
+    /// For the scheduler "feedback", and needed there: where the servers' reports of load come from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Feedback")]
+    pub feedback: Option<Feedback>,
     /// How the packets of a connection travel.
     #[serde(default)]
     pub path: PathChoice,
@@ -130,7 +135,7 @@ pub struct Service {
 
 impl Object for Service {
     const REQUIRED: &'static [&'static str] = &[];
-    const WITHOUT_DEFAULT: &'static [&'static str] = &["protocol", "address", "port", "fwmark"];
+    const WITHOUT_DEFAULT: &'static [&'static str] = &["protocol", "address", "port", "fwmark", "feedback"];
 }
 
 /// A real server of a virtual service: what does the work.
@@ -423,6 +428,7 @@ impl JsonSchema for Address {
 
 #[cfg(test)]
 mod tests {
+    use super::super::feedback::HttpReport;
     use super::*;
     use std::collections::BTreeSet;
 
@@ -446,6 +452,8 @@ mod tests {
         check::<OwnTimeouts>();
         check::<Tunables>();
         check::<Tunnel>();
+        check::<Feedback>();
+        check::<HttpReport>();
     }
 
     #[test]

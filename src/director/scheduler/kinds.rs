@@ -44,6 +44,8 @@ macro_rules! scheduler_table {
             Random = "random",
             /// At random, in proportion to the weights.
             Wrandom = "wrandom",
+            /// Least load in proportion to weights that follow what the servers report; without reports, as "wlc".
+            Feedback = "feedback",
         }
     };
 }

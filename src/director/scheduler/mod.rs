@@ -1,7 +1,7 @@
 //! Schedulers: which real server gets a new connection.
 //!
 //! They choose as the kernel's do (`net/netfilter/ipvs/ip_vs_{rr,wrr,lc,...}.c`), down to the order of ties and the bits
-//! of hashes; `random` and `wrandom` are not in IPVS. One scheduler belongs to one service. It is told of every change
+//! of hashes; `random`, `wrandom` and `feedback` are not in IPVS. One scheduler belongs to one service. It is told of every change
 //! to the service's list of servers; a list that lags behind a change (a worker's snapshot) costs at most a choice out
 //! of turn. Which one to use when is told in `docs/schedulers.md`.
 //!
@@ -34,9 +34,11 @@
 
 mod cache;
 mod dh;
+mod feedback;
 mod fo;
 mod hash;
 mod kinds;
+mod law;
 mod lblc;
 mod lblcr;
 mod lc;
@@ -57,6 +59,7 @@ mod wrr;
 
 pub use kinds::{SchedulerFlag, SchedulerFlags, SchedulerKind, UnknownScheduler};
 pub(crate) use kinds::{scheduler_flag_table, scheduler_table};
+pub use law::{Member, Regulation, regulate};
 
 use super::Time;
 use super::service::{RealServer, ServerId, Tunables};
@@ -129,6 +132,7 @@ pub fn build(kind: SchedulerKind, seed: u64) -> Box<dyn Scheduler> {
         SchedulerKind::Twos => Box::new(twos::Twos::new(seed)),
         SchedulerKind::Random => Box::new(random::Random::new(seed)),
         SchedulerKind::Wrandom => Box::new(wrandom::Wrandom::new(seed)),
+        SchedulerKind::Feedback => Box::new(feedback::Feedback),
     }
 }
 
