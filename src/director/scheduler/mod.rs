@@ -76,14 +76,23 @@ pub trait Scheduler: Send + fmt::Debug {
     /// as the caller knows it; a scheduler with a table of its own may know better.
     fn schedule(&mut self, servers: &[Arc<RealServer>], arrival: &Arrival<'_>) -> Option<Arc<RealServer>>;
 
+    /// Makes anew what is made of the list as a whole: what any of the next three comes to, where nothing else is said.
+    fn rebuild(&mut self, _servers: &[Arc<RealServer>]) {}
+
     /// A server was put at the head of `servers`.
-    fn on_added(&mut self, _servers: &[Arc<RealServer>]) {}
+    fn on_added(&mut self, servers: &[Arc<RealServer>]) {
+        self.rebuild(servers);
+    }
 
     /// A server that stood at `position` left; `servers` are the remaining ones.
-    fn on_removed(&mut self, _removed: ServerId, _position: usize, _servers: &[Arc<RealServer>]) {}
+    fn on_removed(&mut self, _removed: ServerId, _position: usize, servers: &[Arc<RealServer>]) {
+        self.rebuild(servers);
+    }
 
     /// A server was edited, even if to the same weight; or the scheduler is new and the service is not.
-    fn on_changed(&mut self, _servers: &[Arc<RealServer>]) {}
+    fn on_changed(&mut self, servers: &[Arc<RealServer>]) {
+        self.rebuild(servers);
+    }
 
     /// A second has passed, or so. Only called where the [kind](SchedulerKind::forgets) says so.
     fn on_tick(&mut self, _now: Time, _tunables: &Tunables) {}
