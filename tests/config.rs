@@ -1,5 +1,6 @@
 //! The configuration from outside: what is accepted and as what, what is refused and in which words.
 
+use nfvs::config::feedback::{Feedback, FileTemplate, HttpPort, HttpReport, Interval};
 use nfvs::config::scheduler_words::SchedulerFlag;
 use nfvs::config::service_keys::{
     Family, Fwmark, LowerThreshold, OnRemove, OwnTimeouts, Persistence, UpperThreshold,
@@ -9,6 +10,7 @@ use nfvs::config::tunables::{ReuseMode, Tunables};
 use nfvs::config::tunnel::{Tunnel, TunnelChecksum, TunnelPort, TunnelType};
 use nfvs::config::{self, Complaints, Config, Key, LoadError, MacAddress, file};
 use nfvs::director::scheduler::SchedulerKind;
+use nfvs::director::service::LoadSource;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -331,6 +333,11 @@ fn any_file() -> impl Strategy<Value = file::File> {
                 on_remove: queue.then_some(OnRemove::Reset),
                 timeouts: OwnTimeouts::default(),
                 scheduler: scheduler.into(),
+                feedback: (scheduler == SchedulerKind::Feedback).then(|| Feedback {
+                    http: named.then(|| HttpReport { port: HttpPort::new(8081), ..HttpReport::default() }),
+                    file: (!named).then(|| FileTemplate::new("/run/{address}-{port}").unwrap()),
+                    interval: Interval::new(time % 60 + 1).unwrap(),
+                }),
                 scheduler_flags: match scheduler {
                     SchedulerKind::Sh if named => vec![SchedulerFlag::ShPort],
                     SchedulerKind::Mh => vec![SchedulerFlag::MhPort, SchedulerFlag::MhFallback],
@@ -386,6 +393,12 @@ fn assert_means_the_same(config: &Config, file: &file::File) {
         assert_eq!(flags.of(service.scheduler).count(), written.scheduler_flags.len());
         assert_eq!(flags.has_port(), !written.scheduler_flags.is_empty());
         assert_eq!(service.settings.persistence.is_some(), written.persistence.is_some());
+        let (feedback, written_feedback) = (&service.settings.feedback, &written.feedback);
+        assert_eq!(feedback.is_some(), written_feedback.is_some());
+        if let (Some(feedback), Some(written)) = (feedback, written_feedback) {
+            assert_eq!(feedback.interval.as_secs(), u64::from(written.interval.get()));
+            assert_eq!(matches!(feedback.source, LoadSource::File(_)), written.file.is_some());
+        }
         assert_eq!(service.settings.one_packet, written.one_packet);
         assert_eq!(service.settings.on_remove.is_some(), written.on_remove.is_some());
         assert_eq!(service.servers.len(), written.servers.len());

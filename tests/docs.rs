@@ -21,6 +21,10 @@ fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
 
 #[path = "../docs/schedulers/charts.rs"]
 mod charts;
+#[path = "../docs/schedulers/load_chart.rs"]
+mod load_chart;
+#[path = "../docs/schedulers/simulation.rs"]
+mod simulation;
 
 #[test]
 fn charts_of_schedulers_are_what_the_simulation_gives() {
@@ -31,6 +35,13 @@ fn charts_of_schedulers_are_what_the_simulation_gives() {
         assert!(page.contains(&format!("\n### {kind}\n")), "{kind} has no section");
         assert!(page.contains(&format!("![{kind}](schedulers/{kind}.svg)")), "{kind}'s chart is not shown");
     }
+}
+
+#[test]
+fn the_chart_of_reports_is_what_the_simulation_gives() {
+    let committed = page("docs/schedulers/feedback-load.svg");
+    assert!(committed == load_chart::draw(), "renew it by: cargo run --example scheduler-charts");
+    assert!(page("docs/schedulers.md").contains("(schedulers/feedback-load.svg)"), "it is not shown");
 }
 
 #[test]

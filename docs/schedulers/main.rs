@@ -1,6 +1,8 @@
 //! Draws the charts of `docs/schedulers.md`: `cargo run --example scheduler-charts`.
 
 mod charts;
+mod load_chart;
+mod simulation;
 
 use std::fs;
 use std::path::Path;
@@ -11,5 +13,5 @@ fn main() -> std::io::Result<()> {
     for (kind, chart) in charts::all(&costs) {
         fs::write(directory.join(format!("{kind}.svg")), chart)?;
     }
-    Ok(())
+    fs::write(directory.join("feedback-load.svg"), load_chart::draw())
 }

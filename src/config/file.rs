@@ -4,6 +4,7 @@
 //! their comments) the descriptions in the [schema](super::schema). What depends on several values is
 //! checked later, by `rules`.
 
+use super::feedback::Feedback;
 use super::mac::MacAddress;
 use super::model::{PathChoice, Protocol, QueueBackend};
 use super::number::number;
@@ -110,6 +111,10 @@ pub struct Service {
     /// What is set for the scheduler (ipvsadm -b).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scheduler_flags: Vec<SchedulerFlag>,
+    /// For the scheduler "feedback", and needed there: where the servers' reports of load come from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Feedback")]
+    pub feedback: Option<Feedback>,
     /// How the packets of a connection travel.
     #[serde(default)]
     pub path: PathChoice,
@@ -134,7 +139,7 @@ pub struct Service {
 
 impl Object for Service {
     const REQUIRED: &'static [&'static str] = &[];
-    const WITHOUT_DEFAULT: &'static [&'static str] = &["protocol", "address", "port", "fwmark"];
+    const WITHOUT_DEFAULT: &'static [&'static str] = &["protocol", "address", "port", "fwmark", "feedback"];
 }
 
 /// A real server of a virtual service: what does the work.
@@ -427,6 +432,7 @@ impl JsonSchema for Address {
 
 #[cfg(test)]
 mod tests {
+    use super::super::feedback::HttpReport;
     use super::*;
     use crate::config::sync::{Authentication, SyncDaemon};
     use std::collections::BTreeSet;
@@ -454,6 +460,8 @@ mod tests {
         check::<Sync>();
         check::<SyncDaemon>();
         check::<Authentication>();
+        check::<Feedback>();
+        check::<HttpReport>();
     }
 
     #[test]

@@ -20,6 +20,7 @@
 //! ```
 
 mod complaint;
+pub mod feedback;
 pub mod file;
 mod mac;
 mod model;

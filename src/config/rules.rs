@@ -1,6 +1,7 @@
 //! The types as written to the checked model: everything that depends on more than one value.
 
 use super::complaint::Findings;
+use super::feedback;
 use super::file;
 use super::model::{Config, Key, Queues, Server, Service, Timeouts};
 use super::read::{self, Read};
@@ -246,6 +247,10 @@ fn server(written: &WrittenServer<'_>, service: &Service, findings: &mut Finding
         return None;
     }
     let port = written_port.unwrap_or(service.key.port());
+    if let Some(message) = feedback::no_port(port, service.settings.feedback.as_ref()) {
+        read.complain(findings, "port", message);
+        return None;
+    }
     if let Some(message) = unreachable_server(address, port, forward, service) {
         read.complain(findings, "address", message);
         return None;

@@ -5,11 +5,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 macro_rules! written_schedulers {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+    ($($(#[$meta:meta])* $variant:ident = $name:literal,)*) => {
         /// Who chooses the real server of a new connection, by the names of `ipvsadm -s`.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
         #[serde(rename_all = "lowercase")]
-        pub enum SchedulerName { $($(#[$doc])* $variant,)* }
+        pub enum SchedulerName { $($(#[$meta])* $variant,)* }
 
         impl From<SchedulerName> for director::SchedulerKind {
             fn from(name: SchedulerName) -> director::SchedulerKind {
@@ -26,12 +26,6 @@ macro_rules! written_schedulers {
 }
 
 scheduler_table!(written_schedulers);
-
-impl Default for SchedulerName {
-    fn default() -> SchedulerName {
-        director::SchedulerKind::default().into()
-    }
-}
 
 macro_rules! written_flags {
     ($($(#[$doc:meta])* $variant:ident = $name:literal of $kind:ident, $bit:ident,)*) => {

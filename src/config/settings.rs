@@ -1,6 +1,7 @@
 //! The settings of a service and the thresholds of a server: rules between their values.
 
 use super::complaint::Findings;
+use super::feedback;
 use super::file;
 use super::model::{Key, Protocol};
 use super::read::{self, Read};
@@ -35,6 +36,7 @@ pub(super) fn settings(
         one_packet: read.written.one_packet,
         on_remove: read.written.on_remove.map(OnRemove::from),
         timeouts: timeouts.map(|read| own_timeouts(&read, key, findings)).unwrap_or_default(),
+        feedback: feedback::feedback(value, read, findings),
     }
 }
 

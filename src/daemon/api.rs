@@ -2,9 +2,10 @@
 //!
 //! A request is one line of JSON, a reply one or more. Field names and meanings are stable; fields may be added.
 
+use crate::director::Time;
 use crate::director::service::{
-    ClientMask, ForwardMethod, OwnTimeouts, Persistence, RealServer, ServiceKey, TunableNumber,
-    VirtualService,
+    ClientMask, Feedback, ForwardMethod, LoadSource, OwnTimeouts, Persistence, RealServer, ServiceKey,
+    TunableNumber, VirtualService,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -222,6 +223,9 @@ pub struct ServiceStatus {
     /// What is set for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scheduler_flags: Vec<String>,
+    /// Where reports of load come from, with the scheduler `feedback`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feedback: Option<FeedbackStatus>,
     /// Whether clients stay with their server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistence: Option<PersistenceStatus>,
@@ -240,6 +244,47 @@ pub struct ServiceStatus {
     pub stats: Traffic,
     /// Its servers, newest first.
     pub servers: Vec<ServerStatus>,
+}
+
+/// Where reports of load come from, as the configuration file writes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedbackStatus {
+    /// A web page of each server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpReportStatus>,
+    /// A file for each server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Seconds between a server's reports.
+    pub interval: u64,
+}
+
+/// A web page with a server's load.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpReportStatus {
+    /// The path.
+    pub path: String,
+    /// The TCP port, if it is not the server's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The name that is asked for, if it is not the server's address and port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// How many seconds an answer may take.
+    pub timeout: u64,
+}
+
+impl From<&Feedback> for FeedbackStatus {
+    fn from(feedback: &Feedback) -> FeedbackStatus {
+        let (http, file) = match &feedback.source {
+            LoadSource::Http { path, port, host, timeout } => {
+                let (path, host) = (path.clone(), host.clone());
+                (Some(HttpReportStatus { path, port: *port, host, timeout: timeout.as_secs() }), None)
+            }
+            LoadSource::File(template) => (None, Some(template.clone())),
+        };
+        FeedbackStatus { http, file, interval: feedback.interval.as_secs() }
+    }
 }
 
 /// For how long clients stay with their server, and which ones count as one.
@@ -356,8 +401,38 @@ pub struct ServerStatus {
     pub overloaded: bool,
     /// `unchecked`: no health check is configured.
     pub health: String,
+    /// What its reports have come to, with the scheduler `feedback`.
+    #[serde(flatten)]
+    pub reported: Option<ReportedStatus>,
     /// Its counters.
     pub stats: Traffic,
+}
+
+/// What a server's reports of load have come to.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReportedStatus {
+    /// Its load, smoothed: 0 idle, 1 fully loaded; none while there is no fresh report.
+    pub load: Option<f64>,
+    /// The weight by which it gets connections now.
+    pub effective_weight: f64,
+    /// Reports that came.
+    pub reports: u64,
+    /// Reports that did not come, or had no load in them.
+    pub missed_reports: u64,
+}
+
+impl ReportedStatus {
+    /// What is known at `now`, in thousandths.
+    pub fn of(server: &RealServer, now: Time) -> ReportedStatus {
+        let rounded = |number: f64| (number * 1000.0).round() / 1000.0;
+        let (reports, missed_reports) = server.reported.counts();
+        ReportedStatus {
+            load: server.reported.smoothed(now).map(rounded),
+            effective_weight: rounded(f64::from(server.weight().get()) * server.reported.factor(now).get()),
+            reports,
+            missed_reports,
+        }
+    }
 }
 
 /// How packets to a server are wrapped, as the configuration file writes it.

@@ -1,11 +1,12 @@
 //! The control plane: every change of services goes through here, to steering and director together.
 
 use super::api::{
-    PersistenceStatus, QueueStatus, RateStatus, Reloaded, Reply, Request, ServerRates, ServerStatus,
-    ServiceName, ServiceRates, ServiceStatus, Statistics, SyncSide, Traffic, TrafficRates, TunablesStatus,
-    TunnelStatus,
+    FeedbackStatus, PersistenceStatus, QueueStatus, RateStatus, Reloaded, Reply, ReportedStatus, Request,
+    ServerRates, ServerStatus, ServiceName, ServiceRates, ServiceStatus, Statistics, SyncSide, Traffic,
+    TrafficRates, TunablesStatus, TunnelStatus,
 };
 use super::clock::Clock;
+use super::feedback::Reporters;
 use super::queue::{QueueCounters, read_counters};
 use super::settled::Settled;
 use super::steering::{self, SteeringWishes};
@@ -48,10 +49,11 @@ pub(super) struct Control {
     settled: Settled,
     clock: Clock,
     queues: Vec<ServedQueue>,
+    reporters: Reporters,
 }
 
 impl Control {
-    /// Takes charge of a director and the tables that steer to it.
+    /// Takes charge of a director and the tables that steer to it. Call it in the runtime.
     pub(super) fn new(
         director: Arc<Director>,
         tables: Tables,
@@ -61,7 +63,9 @@ impl Control {
         clock: Clock,
         queues: Vec<ServedQueue>,
     ) -> Control {
-        Control { director, tables, wishes, sync, settled, clock, queues }
+        let mut reporters = Reporters::new(Arc::clone(&director), clock);
+        reporters.follow();
+        Control { director, tables, wishes, sync, settled, clock, queues, reporters }
     }
 
     /// The director.
@@ -159,6 +163,7 @@ impl Control {
             .context("the steering rules could not be changed")?;
         self.director.commit(plan);
         self.sync.commit(prepared);
+        self.reporters.follow();
         self.wishes = wishes;
         Ok(())
     }
@@ -239,7 +244,9 @@ impl Control {
     }
 
     fn services(&self) -> Vec<ServiceStatus> {
-        sorted(&self.director.services()).into_iter().map(service_status).collect()
+        let now = self.now();
+        let status = |service| service_status(service, now);
+        sorted(&self.director.services()).into_iter().map(status).collect()
     }
 
     fn tunables(&self) -> TunablesStatus {
@@ -329,7 +336,7 @@ fn sorted(services: &Services) -> Vec<&VirtualService> {
 }
 
 /// A service as it is shown.
-pub(super) fn service_status(service: &VirtualService) -> ServiceStatus {
+pub(super) fn service_status(service: &VirtualService, now: Time) -> ServiceStatus {
     ServiceStatus {
         name: ServiceName::from(service),
         persistence: service.settings.persistence.as_ref().map(PersistenceStatus::from),
@@ -338,9 +345,17 @@ pub(super) fn service_status(service: &VirtualService) -> ServiceStatus {
         timeouts: (&service.settings.timeouts).into(),
         scheduler: service.scheduler.to_string(),
         scheduler_flags: service.scheduler_flags().map(|flag| flag.to_string()).collect(),
+        feedback: service.feedback().map(FeedbackStatus::from),
         path: "queue".to_owned(),
         stats: traffic(service.core.stats.snapshot()),
-        servers: service.servers.iter().map(|server| server_status(server)).collect(),
+        servers: service
+            .servers
+            .iter()
+            .map(|server| {
+                let reported = service.feedback().map(|_| ReportedStatus::of(server, now));
+                ServerStatus { reported, ..server_status(server) }
+            })
+            .collect(),
     }
 }
 
@@ -358,6 +373,7 @@ fn server_status(server: &RealServer) -> ServerStatus {
         lower_threshold: server.thresholds().lower,
         overloaded: server.is_overloaded(),
         health: "unchecked".to_owned(),
+        reported: None,
         stats: traffic(server.stats.snapshot()),
     }
 }

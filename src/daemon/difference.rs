@@ -76,8 +76,8 @@ fn service_changes(service: &VirtualService, spec: &ServiceSpec) -> Vec<Command>
     });
     commands.extend(edited.map(|server| Command::EditServer(key, *server)));
     commands.extend(new.into_iter().map(|server| Command::AddServer(key, *server)));
-    if (service.scheduler, service.settings) != (spec.scheduler, spec.settings) {
-        let ServiceSpec { scheduler, settings, .. } = *spec;
+    if (service.scheduler, &service.settings) != (spec.scheduler, &spec.settings) {
+        let (scheduler, settings) = (spec.scheduler, spec.settings.clone());
         commands.push(Command::EditService { service: key, scheduler, settings });
     }
     commands

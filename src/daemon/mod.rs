@@ -9,6 +9,7 @@ mod clock;
 mod control;
 mod control_socket;
 mod difference;
+mod feedback;
 mod health;
 mod netns;
 mod preflight;

@@ -3,7 +3,9 @@
 //! A request's service and server are put into a configuration document of their own, so that they are checked by
 //! the same rules, and refused with the same words, as a configuration file.
 
-use super::api::{OwnTimeoutsStatus, PersistenceStatus, Request, TunableStatus, TunnelStatus};
+use super::api::{
+    FeedbackStatus, OwnTimeoutsStatus, PersistenceStatus, Request, TunableStatus, TunnelStatus,
+};
 use crate::config::{self, Config, SyncDaemon};
 use crate::director::packet::Transport;
 use crate::director::protocol::Timeouts;
@@ -20,7 +22,7 @@ use std::net::SocketAddr;
 const KEY: &[&str] = &["protocol", "address", "port", "fwmark", "family"];
 /// What can be changed of a service.
 const SETTINGS: &[&str] =
-    &["scheduler", "scheduler_flags", "persistence", "one_packet", "on_remove", "timeouts"];
+    &["scheduler", "scheduler_flags", "feedback", "persistence", "one_packet", "on_remove", "timeouts"];
 /// What names a server, and what can be changed of it.
 const SERVER_KEY: &[&str] = &["address", "port"];
 const SERVER_SETTINGS: &[&str] = &["weight", "forward", "tunnel", "upper_threshold", "lower_threshold"];
@@ -46,9 +48,13 @@ pub(super) fn commands(request: &Request, current: &Services) -> anyhow::Result<
             let key = checked_service(&without(service, SETTINGS), None)?.key;
             let running = current.get(&key).ok_or(CommandError::NoSuchService(key))?;
             let mut changed = over(settings(running), service);
-            // Flags are those of the scheduler, and go with it.
-            if changed["scheduler"] != running.scheduler.name() && service.get("scheduler_flags").is_none() {
-                changed = without(&changed, &["scheduler_flags"]);
+            // What is set for a scheduler goes with it.
+            if changed["scheduler"] != running.scheduler.name() {
+                for key in ["scheduler_flags", "feedback"] {
+                    if service.get(key).is_none() {
+                        changed = without(&changed, &[key]);
+                    }
+                }
             }
             let spec = checked_service(&changed, None)?;
             Command::EditService { service: spec.key, scheduler: spec.scheduler, settings: spec.settings }
@@ -188,13 +194,16 @@ fn named_server(
 
 /// What is set for a service, as the configuration file writes it.
 fn settings(service: &VirtualService) -> Value {
-    let ServiceSettings { scheduler_flags: _, persistence, one_packet, on_remove, timeouts } =
+    let ServiceSettings { scheduler_flags: _, persistence, one_packet, on_remove, timeouts, feedback } =
         &service.settings;
     let flags: Vec<&str> = service.scheduler_flags().map(SchedulerFlag::name).collect();
     let mut written =
         json!({ "scheduler": service.scheduler.name(), "scheduler_flags": flags, "one_packet": one_packet });
     if let Some(persistence) = persistence {
         written["persistence"] = json!(PersistenceStatus::from(persistence));
+    }
+    if let Some(feedback) = feedback {
+        written["feedback"] = json!(FeedbackStatus::from(feedback));
     }
     if let Some(on_remove) = on_remove {
         written["on_remove"] = on_remove.to_string().into();
@@ -286,7 +295,7 @@ pub(super) fn service_spec(service: &config::Service) -> ServiceSpec {
         },
         name: service.name.clone(),
         scheduler: service.scheduler,
-        settings: service.settings,
+        settings: service.settings.clone(),
         servers: service
             .servers
             .iter()

@@ -347,7 +347,7 @@ impl Plan {
         match command {
             Command::AddService(spec) => self.add_service(spec),
             Command::EditService { service, scheduler, settings } => {
-                self.edit_service(*service, *scheduler, *settings)
+                self.edit_service(*service, *scheduler, settings.clone())
             }
             Command::RenameServices(names) => self.rename_services(names),
             Command::DeleteService(key) => self.delete_service(*key),
@@ -380,7 +380,7 @@ impl Plan {
         let mut service = VirtualService {
             name: spec.name.clone(),
             scheduler: spec.scheduler,
-            settings: spec.settings,
+            settings: spec.settings.clone(),
             servers: Vec::new(),
             core,
         };

@@ -22,6 +22,7 @@ pub mod connection;
 pub mod defence;
 mod engine;
 mod estimation;
+mod feedback;
 mod hairpin;
 mod hasher;
 mod icmp_budget;

@@ -9,6 +9,7 @@ mod crc32c;
 mod defence;
 mod direct_routing;
 mod errors;
+mod feedback;
 mod forwarding;
 mod ftp;
 mod hairpin;

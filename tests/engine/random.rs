@@ -6,8 +6,8 @@ use nfvs::director::defence::DefenceMode;
 use nfvs::director::packet::Transport::{Sctp, Tcp, Udp};
 use nfvs::director::scheduler::{SchedulerFlag, SchedulerKind};
 use nfvs::director::service::{
-    ClientMask, Family, ForwardMethod, Fwmark, OnRemove, OwnTimeouts, Persistence, PersistenceEngine,
-    ServiceSettings, Thresholds, Tunables, Tunnel,
+    ClientMask, Family, Feedback, ForwardMethod, Fwmark, Load, LoadSource, OnRemove, OwnTimeouts,
+    Persistence, PersistenceEngine, ServiceSettings, Thresholds, Tunables, Tunnel,
 };
 use nfvs::director::{Command, Hook, PacketMeta, ServerSpec};
 use std::time::Duration;
@@ -214,6 +214,9 @@ fn everything_at_once_keeps_the_books_right() {
             8..10 => {
                 bed.pass(random.u64(..400));
                 bed.director.defend(bed.now);
+                let load = Load::new(random.f64() * 5.0 - 1.0);
+                bed.director.note_load(service, chosen.parse().unwrap(), load, bed.now);
+                bed.director.regulate(service, bed.now);
                 bed.director.empty_trash(bed.now);
             }
             10..100 => drop(bed.handle(&mut tcp(chosen, &client, random.u8(..32), b""))),
@@ -245,6 +248,10 @@ fn settings(random: &mut fastrand::Rng) -> ServiceSettings {
             tcp: Some(Duration::from_secs(random.u64(1..900))),
             ..OwnTimeouts::default()
         },
+        feedback: random.bool().then(|| Feedback {
+            source: LoadSource::File("/run/load/{address}".to_owned()),
+            interval: Duration::from_secs(random.u64(1..10)),
+        }),
     }
 }
 

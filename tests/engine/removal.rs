@@ -109,7 +109,7 @@ fn udp_moves_to_a_living_server_unless_told_otherwise() {
         (on_remove(OnRemove::Reset), Some(REFUSED)),
     ] {
         let bed = Bed::new();
-        bed.add_with(Udp, VIP, Rr, settings, &SERVERS);
+        bed.add_with(Udp, VIP, Rr, settings.clone(), &SERVERS);
         let to = bed.udp(CLIENT, VIP).destination();
         remove(&bed, Udp, &to);
         let next = bed.udp(CLIENT, VIP);

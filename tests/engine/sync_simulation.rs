@@ -28,7 +28,7 @@ fn director() -> Bed {
     bed.add(Tcp, WEB, Rr, &["10.0.2.11:8080", "10.0.3.12:8080"]);
     bed.add(Udp, DNS, Rr, &["10.0.2.11:5300", "10.0.3.12:5300"]);
     bed.add(Tcp, WEB6, Rr, &["[fd00:2::11]:8080", "[fd00:3::12]:8080"]);
-    bed.add_with(Tcp, SHOP, Rr, persistent, &["10.0.2.11:443", "10.0.3.12:443"]);
+    bed.add_with(Tcp, SHOP, Rr, persistent.clone(), &["10.0.2.11:443", "10.0.3.12:443"]);
     bed.add_service(marked(MARK, Family::V4), Rr, persistent, &["10.0.2.11:0", "10.0.3.12:0"]);
     bed
 }

@@ -39,7 +39,7 @@ fn visible(director: &Director) -> Visible {
             .collect();
         let scheduler = service.core.with_scheduler(|scheduler| scheduler.name().to_owned());
         assert_eq!(scheduler, service.scheduler.name());
-        (service.key(), (service.name.clone(), scheduler, service.settings, servers))
+        (service.key(), (service.name.clone(), scheduler, service.settings.clone(), servers))
     });
     seen.collect()
 }
@@ -168,7 +168,8 @@ fn say(command: &Command) -> String {
         Command::AddService(spec) => format!("add {}", spec.key.port()),
         Command::EditService { service, scheduler, settings } => {
             let persistent = if settings.persistence.is_some() { " persistent" } else { "" };
-            format!("schedule {} {scheduler}{persistent}", service.port())
+            let feedback = settings.feedback.as_ref().map_or("", |_| " by reports");
+            format!("schedule {} {scheduler}{persistent}{feedback}", service.port())
         }
         Command::RenameServices(names) => {
             let names: Vec<String> =
@@ -235,8 +236,13 @@ fn any_config() -> impl Strategy<Value = Config> {
                 let (protocol, port) = [("tcp", 80), ("udp", 80), ("tcp", 0), ("udp", 53)][n];
                 let flags = SchedulerFlag::ALL.iter().filter(|flag| with_flags && flag.scheduler() == scheduler);
                 let flags: Vec<&str> = flags.map(|flag| flag.name()).collect();
-                let service = json!({ "protocol": protocol, "address": "10.0.0.100", "port": port,
-                                      "scheduler": scheduler.name(), "scheduler_flags": flags, "servers": servers });
+                let mut service = json!({ "protocol": protocol, "address": "10.0.0.100", "port": port,
+                                          "scheduler": scheduler.name(), "scheduler_flags": flags, "servers": servers });
+                if scheduler == SchedulerKind::Feedback {
+                    let by_page = json!({ "http": { "port": 8081 } });
+                    let by_file = json!({ "file": "/run/load/{address}", "interval": 2 });
+                    service["feedback"] = if with_flags { by_page } else { by_file };
+                }
                 there.then_some(service)
             },
         )

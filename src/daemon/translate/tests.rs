@@ -1,8 +1,9 @@
+use super::super::api::ServiceStatus;
 use super::super::control::service_status;
 use super::*;
 use crate::director::defence::DefenceMode;
 use crate::director::service::{Family, Fwmark, SyncThreshold, Tunables};
-use crate::director::{Director, Limits};
+use crate::director::{Director, Limits, Time};
 
 const START: &str = r#"{ "services": [
     { "protocol": "tcp", "address": "10.0.0.100", "port": 80, "scheduler": "rr", "persistence": { "timeout": 60 },
@@ -29,7 +30,7 @@ fn ask(director: &Director, request: Value) -> anyhow::Result<()> {
 fn shown(director: &Director, name: &str) -> Value {
     let services = director.services();
     let service = services.iter().find(|service| service.name == name).expect("a service of that name");
-    json!(service_status(service))
+    json!(service_status(service, Time::ZERO))
 }
 
 #[test]
@@ -99,6 +100,60 @@ fn a_service_keeps_its_persistence_engine_when_something_else_is_changed() {
     assert_eq!(engine(json!({ "persistence": { "engine": "sip" } })), "sip");
     assert_eq!(engine(json!({ "scheduler": "rr" })), "sip");
     assert_eq!(engine(json!({ "persistence": { "timeout": 60 } })), Value::Null);
+}
+
+#[test]
+fn feedback_stays_with_its_scheduler_and_goes_with_it() {
+    let director = started();
+    let web = json!({ "protocol": "tcp", "address": "10.0.0.100", "port": 80 });
+    let edit = |change: Value| {
+        let service = over_with_nulls(&web, &change);
+        ask(&director, json!({ "command": "edit-service", "service": service }))?;
+        anyhow::Ok(shown(&director, "tcp-10.0.0.100-80"))
+    };
+    let shown_in = |service: Value| {
+        ["scheduler", "feedback"].map(|key| service[key].clone()).into_iter().collect::<Vec<_>>()
+    };
+    let http = json!({ "http": { "path": "/load", "timeout": 1 }, "interval": 1 });
+    let service = edit(json!({ "scheduler": "feedback", "feedback": { "http": {} } })).unwrap();
+    let server = &service["servers"][0];
+    assert_eq!(shown_in(service.clone()), [json!("feedback"), http.clone()]);
+    assert_eq!(json!(serde_json::from_value::<ServiceStatus>(service.clone()).unwrap()), service);
+    assert_eq!((&server["load"], &server["effective_weight"]), (&Value::Null, &json!(3.0)));
+    assert_eq!((&server["reports"], &server["missed_reports"]), (&json!(0), &json!(0)));
+    assert_eq!(shown_in(edit(json!({ "one_packet": null })).unwrap()), [json!("feedback"), http]);
+    let file = json!({ "file": "/run/load/{address}", "interval": 5 });
+    assert_eq!(shown_in(edit(json!({ "feedback": file })).unwrap()), [json!("feedback"), file.clone()]);
+    let all = json!({ "http": { "path": "/", "port": 81, "host": "a", "timeout": 2 }, "interval": 2 });
+    assert_eq!(shown_in(edit(json!({ "feedback": all })).unwrap()), [json!("feedback"), all]);
+    let service = edit(json!({ "scheduler": "wlc" })).unwrap();
+    assert_eq!(shown_in(service.clone()), [json!("wlc"), Value::Null]);
+    assert_eq!(service["servers"][0].get("load"), None);
+    assert_eq!(json!(serde_json::from_value::<ServiceStatus>(service.clone()).unwrap()), service);
+    for (change, refusal) in [
+        (
+            json!({ "scheduler": "feedback" }),
+            "service.scheduler: \"feedback\" has to know where the servers' reports are; write also",
+        ),
+        (json!({ "feedback": file }), "service.feedback: only the scheduler \"feedback\" goes by reports"),
+    ] {
+        let error = edit(change).unwrap_err().to_string();
+        assert!(error.starts_with(refusal), "{error}");
+    }
+}
+
+#[test]
+fn a_server_whose_reports_could_not_be_asked_for_is_refused() {
+    let director = started();
+    let edit = json!({ "fwmark": 6, "family": "ipv4", "scheduler": "feedback", "feedback": { "http": {} } });
+    let add = |server: Value| {
+        let service = json!({ "fwmark": 6, "family": "ipv4" });
+        ask(&director, json!({ "command": "add-server", "service": service, "server": server }))
+    };
+    ask(&director, json!({ "command": "add-service", "service": edit })).unwrap();
+    let error = add(json!({ "address": "10.0.2.11" })).unwrap_err().to_string();
+    assert!(error.starts_with("server: the server has no port of its own"), "{error}");
+    add(json!({ "address": "10.0.2.11", "port": 80 })).unwrap();
 }
 
 #[test]
@@ -212,7 +267,7 @@ fn what_cannot_be_is_refused_with_its_place() {
     for (request, message) in [
         (
             edit(web.clone()),
-            "service: nothing to change; give one of: scheduler, scheduler_flags, persistence, one_packet, on_remove, timeouts",
+            "service: nothing to change; give one of: scheduler, scheduler_flags, feedback, persistence, one_packet, on_remove, timeouts",
         ),
         (
             edit(over(web.clone(), &json!({ "one_packet": true }))),
@@ -227,7 +282,7 @@ fn what_cannot_be_is_refused_with_its_place() {
         (
             edit(over(web.clone(), &json!({ "servers": [] }))),
             "service.servers: of no use here; allowed: protocol, address, port, fwmark, family, scheduler, scheduler_flags, \
-             persistence, one_packet, on_remove, timeouts",
+             feedback, persistence, one_packet, on_remove, timeouts",
         ),
         (edit(json!({ "fwmark": 9, "family": "ipv4", "scheduler": "rr" })), "no such service: fwmark 9 ipv4"),
         (

@@ -2,7 +2,7 @@
 
 use super::hash::{fold, multiplied};
 use super::{Arrival, Scheduler};
-use crate::director::service::{RealServer, ServerId};
+use crate::director::service::RealServer;
 use std::sync::Arc;
 
 /// Bits of a bucket's number (`IP_VS_DH_TAB_BITS`).
@@ -16,12 +16,6 @@ pub(super) struct Dh {
     buckets: Vec<Arc<RealServer>>,
 }
 
-impl Dh {
-    fn rebuild(&mut self, servers: &[Arc<RealServer>]) {
-        self.buckets = servers.iter().cycle().take(1 << BITS).cloned().collect();
-    }
-}
-
 impl Scheduler for Dh {
     fn name(&self) -> &'static str {
         "dh"
@@ -32,15 +26,7 @@ impl Scheduler for Dh {
         server.is_eligible().then(|| Arc::clone(server))
     }
 
-    fn on_added(&mut self, servers: &[Arc<RealServer>]) {
-        self.rebuild(servers);
-    }
-
-    fn on_removed(&mut self, _removed: ServerId, _position: usize, servers: &[Arc<RealServer>]) {
-        self.rebuild(servers);
-    }
-
-    fn on_changed(&mut self, servers: &[Arc<RealServer>]) {
-        self.rebuild(servers);
+    fn rebuild(&mut self, servers: &[Arc<RealServer>]) {
+        self.buckets = servers.iter().cycle().take(1 << BITS).cloned().collect();
     }
 }

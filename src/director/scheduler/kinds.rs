@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Gives the table of schedulers to the macro `$then`: description, variant and name of each.
+/// Gives the table of schedulers to the macro `$then`: description, variant and name of each; one is the default.
 macro_rules! scheduler_table {
     ($then:ident) => {
         $then! {
@@ -17,6 +17,7 @@ macro_rules! scheduler_table {
             /// Least connection: the server with the least load.
             Lc = "lc",
             /// Weighted least connection: the server with the least load in proportion to its weight.
+            #[default]
             Wlc = "wlc",
             /// Shortest expected delay: the server with the fewest active connections, the new one included, in
             /// proportion to its weight.
@@ -44,6 +45,8 @@ macro_rules! scheduler_table {
             Random = "random",
             /// At random, in proportion to the weights.
             Wrandom = "wrandom",
+            /// Least load in proportion to weights that follow what the servers report; without reports, as "wlc".
+            Feedback = "feedback",
         }
     };
 }
@@ -69,10 +72,10 @@ macro_rules! scheduler_flag_table {
 pub(crate) use scheduler_flag_table;
 
 macro_rules! define_kinds {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// The schedulers there are.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum SchedulerKind { $($(#[$doc])* $variant,)* }
+    ($($(#[$meta:meta])* $variant:ident = $name:literal,)*) => {
+        /// The schedulers there are; the default is that of `ipvsadm`.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+        pub enum SchedulerKind { $($(#[$meta])* $variant,)* }
 
         impl SchedulerKind {
             /// All kinds.
@@ -101,17 +104,6 @@ impl SchedulerKind {
             SchedulerKind::Mh => Some(super::mh::BUCKETS),
             _ => None,
         }
-    }
-}
-
-/// That of `ipvsadm`.
-#[allow(
-    clippy::derivable_impls,
-    reason = "the variants come from a table that has no place for the attribute"
-)]
-impl Default for SchedulerKind {
-    fn default() -> SchedulerKind {
-        SchedulerKind::Wlc
     }
 }
 

@@ -1,4 +1,4 @@
-//! The comparison that wlc, sed, nq, lblc and lblcr have in common.
+//! The comparison that wlc, sed, nq, lblc, lblcr and feedback have in common.
 
 use crate::director::service::RealServer;
 use std::sync::Arc;
@@ -8,9 +8,18 @@ pub(super) fn least<'a>(
     servers: impl IntoIterator<Item = &'a Arc<RealServer>>,
     cost: impl Fn(&RealServer) -> u64,
 ) -> Option<&'a Arc<RealServer>> {
-    // A load of 41 bits times a weight of 31 does not fit 64.
+    least_by(servers, cost, |server| server.weight().get().into())
+}
+
+/// The same by another weight, of 43 bits at most.
+pub(super) fn least_by<'a>(
+    servers: impl IntoIterator<Item = &'a Arc<RealServer>>,
+    cost: impl Fn(&RealServer) -> u64,
+    weight: impl Fn(&RealServer) -> u64,
+) -> Option<&'a Arc<RealServer>> {
+    // A load of 41 bits times a weight of 31, or of 43, does not fit 64.
     let figures =
-        |server: &'a Arc<RealServer>| (server, u128::from(cost(server)), u128::from(server.weight().get()));
+        |server: &'a Arc<RealServer>| (server, u128::from(cost(server)), u128::from(weight(server)));
     servers
         .into_iter()
         .filter(|server| server.is_eligible())

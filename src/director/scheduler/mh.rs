@@ -6,7 +6,7 @@
 
 use super::hash::{fold, sip};
 use super::{Arrival, Scheduler, greatest_common_divisor};
-use crate::director::service::{RealServer, ServerId};
+use crate::director::service::RealServer;
 use std::sync::Arc;
 
 /// Buckets, a prime (`CONFIG_IP_VS_MH_TAB_INDEX` 12).
@@ -38,15 +38,6 @@ struct Taker {
 }
 
 impl Mh {
-    fn rebuild(&mut self, servers: &[Arc<RealServer>]) {
-        if servers.len() > BUCKETS {
-            // Not every server would get one. The kernel leaves the table as it was, too.
-            return;
-        }
-        self.buckets = buckets(takers(servers));
-        self.servers = servers.to_vec();
-    }
-
     /// The server of each bucket.
     #[cfg(test)]
     pub(super) fn owners(&self) -> impl Iterator<Item = &RealServer> {
@@ -123,15 +114,12 @@ impl Scheduler for Mh {
         found.cloned()
     }
 
-    fn on_added(&mut self, servers: &[Arc<RealServer>]) {
-        self.rebuild(servers);
-    }
-
-    fn on_removed(&mut self, _removed: ServerId, _position: usize, servers: &[Arc<RealServer>]) {
-        self.rebuild(servers);
-    }
-
-    fn on_changed(&mut self, servers: &[Arc<RealServer>]) {
-        self.rebuild(servers);
+    fn rebuild(&mut self, servers: &[Arc<RealServer>]) {
+        if servers.len() > BUCKETS {
+            // Not every server would get one. The kernel leaves the table as it was, too.
+            return;
+        }
+        self.buckets = buckets(takers(servers));
+        self.servers = servers.to_vec();
     }
 }

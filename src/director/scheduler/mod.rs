@@ -1,7 +1,7 @@
 //! Schedulers: which real server gets a new connection.
 //!
 //! They choose as the kernel's do (`net/netfilter/ipvs/ip_vs_{rr,wrr,lc,...}.c`), down to the order of ties and the bits
-//! of hashes; `random` and `wrandom` are not in IPVS. One scheduler belongs to one service. It is told of every change
+//! of hashes; `random`, `wrandom` and `feedback` are not in IPVS. One scheduler belongs to one service. It is told of every change
 //! to the service's list of servers; a list that lags behind a change (a worker's snapshot) costs at most a choice out
 //! of turn. Which one to use when is told in `docs/schedulers.md`.
 //!
@@ -34,9 +34,11 @@
 
 mod cache;
 mod dh;
+mod feedback;
 mod fo;
 mod hash;
 mod kinds;
+mod law;
 mod lblc;
 mod lblcr;
 mod lc;
@@ -57,6 +59,7 @@ mod wrr;
 
 pub use kinds::{SchedulerFlag, SchedulerFlags, SchedulerKind, UnknownScheduler};
 pub(crate) use kinds::{scheduler_flag_table, scheduler_table};
+pub use law::{Member, Regulation, regulate};
 
 use super::Time;
 use super::service::{RealServer, ServerId, Tunables};
@@ -73,14 +76,23 @@ pub trait Scheduler: Send + fmt::Debug {
     /// as the caller knows it; a scheduler with a table of its own may know better.
     fn schedule(&mut self, servers: &[Arc<RealServer>], arrival: &Arrival<'_>) -> Option<Arc<RealServer>>;
 
+    /// Makes anew what is made of the list as a whole: what any of the next three comes to, where nothing else is said.
+    fn rebuild(&mut self, _servers: &[Arc<RealServer>]) {}
+
     /// A server was put at the head of `servers`.
-    fn on_added(&mut self, _servers: &[Arc<RealServer>]) {}
+    fn on_added(&mut self, servers: &[Arc<RealServer>]) {
+        self.rebuild(servers);
+    }
 
     /// A server that stood at `position` left; `servers` are the remaining ones.
-    fn on_removed(&mut self, _removed: ServerId, _position: usize, _servers: &[Arc<RealServer>]) {}
+    fn on_removed(&mut self, _removed: ServerId, _position: usize, servers: &[Arc<RealServer>]) {
+        self.rebuild(servers);
+    }
 
     /// A server was edited, even if to the same weight; or the scheduler is new and the service is not.
-    fn on_changed(&mut self, _servers: &[Arc<RealServer>]) {}
+    fn on_changed(&mut self, servers: &[Arc<RealServer>]) {
+        self.rebuild(servers);
+    }
 
     /// A second has passed, or so. Only called where the [kind](SchedulerKind::forgets) says so.
     fn on_tick(&mut self, _now: Time, _tunables: &Tunables) {}
@@ -129,6 +141,7 @@ pub fn build(kind: SchedulerKind, seed: u64) -> Box<dyn Scheduler> {
         SchedulerKind::Twos => Box::new(twos::Twos::new(seed)),
         SchedulerKind::Random => Box::new(random::Random::new(seed)),
         SchedulerKind::Wrandom => Box::new(wrandom::Wrandom::new(seed)),
+        SchedulerKind::Feedback => Box::new(feedback::Feedback),
     }
 }
 

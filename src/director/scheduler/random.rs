@@ -1,7 +1,7 @@
 //! Uniform choice, which IPVS does not have.
 
 use super::{Arrival, DRAWS, Scheduler};
-use crate::director::service::{RealServer, ServerId};
+use crate::director::service::RealServer;
 use std::sync::Arc;
 
 /// Any eligible server, with equal chances. A choice costs the same for any number of servers, as long as not nearly all
@@ -16,11 +16,6 @@ pub(super) struct Random {
 impl Random {
     pub(super) fn new(seed: u64) -> Random {
         Random { rng: fastrand::Rng::with_seed(seed), servers: Vec::new() }
-    }
-
-    fn rebuild(&mut self, servers: &[Arc<RealServer>]) {
-        self.servers.clear();
-        self.servers.extend(servers.iter().filter(|server| server.weight().get() > 0).cloned());
     }
 }
 
@@ -50,15 +45,8 @@ impl Scheduler for Random {
         chosen.cloned()
     }
 
-    fn on_added(&mut self, servers: &[Arc<RealServer>]) {
-        self.rebuild(servers);
-    }
-
-    fn on_removed(&mut self, _removed: ServerId, _position: usize, servers: &[Arc<RealServer>]) {
-        self.rebuild(servers);
-    }
-
-    fn on_changed(&mut self, servers: &[Arc<RealServer>]) {
-        self.rebuild(servers);
+    fn rebuild(&mut self, servers: &[Arc<RealServer>]) {
+        self.servers.clear();
+        self.servers.extend(servers.iter().filter(|server| server.weight().get() > 0).cloned());
     }
 }

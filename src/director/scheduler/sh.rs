@@ -2,7 +2,7 @@
 
 use super::hash::{fold, multiplied};
 use super::{Arrival, Scheduler};
-use crate::director::service::{RealServer, ServerId};
+use crate::director::service::RealServer;
 use std::sync::Arc;
 
 /// Bits of a bucket's number (`CONFIG_IP_VS_SH_TAB_BITS`).
@@ -18,15 +18,6 @@ pub(super) struct Sh {
 }
 
 impl Sh {
-    /// Each server takes as many buckets at a time as its weight says, one with weight 0, and so on from the first.
-    fn rebuild(&mut self, servers: &[Arc<RealServer>]) {
-        let runs = servers.iter().cycle().flat_map(|server| {
-            let length = server.weight().get().max(1) as usize;
-            std::iter::repeat_n(server, length.min(BUCKETS))
-        });
-        self.buckets = runs.take(BUCKETS).cloned().collect();
-    }
-
     fn eligible(&self, bucket: usize) -> Option<&Arc<RealServer>> {
         self.buckets.get(bucket % BUCKETS).filter(|server| server.is_eligible())
     }
@@ -47,15 +38,12 @@ impl Scheduler for Sh {
         found.cloned()
     }
 
-    fn on_added(&mut self, servers: &[Arc<RealServer>]) {
-        self.rebuild(servers);
-    }
-
-    fn on_removed(&mut self, _removed: ServerId, _position: usize, servers: &[Arc<RealServer>]) {
-        self.rebuild(servers);
-    }
-
-    fn on_changed(&mut self, servers: &[Arc<RealServer>]) {
-        self.rebuild(servers);
+    /// Each server takes as many buckets at a time as its weight says, one with weight 0, and so on from the first.
+    fn rebuild(&mut self, servers: &[Arc<RealServer>]) {
+        let runs = servers.iter().cycle().flat_map(|server| {
+            let length = server.weight().get().max(1) as usize;
+            std::iter::repeat_n(server, length.min(BUCKETS))
+        });
+        self.buckets = runs.take(BUCKETS).cloned().collect();
     }
 }

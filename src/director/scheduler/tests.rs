@@ -186,6 +186,7 @@ mod every_scheduler {
                 SchedulerKind::Wlc
                 | SchedulerKind::Sed
                 | SchedulerKind::Nq
+                | SchedulerKind::Feedback
                 | SchedulerKind::Lblc
                 | SchedulerKind::Lblcr => ([1000, 2000, 4000], 2),
                 SchedulerKind::Twos => ([1000, 2000, 4000], 25),
@@ -403,6 +404,58 @@ mod least {
         let mut service = Service::new(SchedulerKind::Wlc, &[Weight::MAX, Weight::MAX - 1]);
         service.servers.iter().for_each(|server| server.unbind_connection(true));
         assert!(service.servers.iter().all(|server| server.total_conns() == u32::MAX));
+        assert_eq!(service.pick(), Some(1));
+    }
+}
+
+mod feedback {
+    use super::*;
+    use crate::director::service::{Factor, Feedback, Load, LoadSource};
+    use std::time::Duration;
+
+    /// Has a server report at the time 0, and get this factor for three seconds.
+    fn report(service: &Service, id: u64, factor: f64) {
+        let source = LoadSource::File("/run/load/{address}".to_owned());
+        let feedback = Feedback { source, interval: Duration::from_secs(1) };
+        let reported = &service.server(id).reported;
+        reported.note(Load::new(1.0).unwrap(), &feedback, Time::ZERO);
+        reported.set_factor(Factor::nearest(factor));
+    }
+
+    #[test]
+    fn connections_are_shared_by_weights_times_factors() {
+        let mut service = Service::new(SchedulerKind::Feedback, &[2, 1, 1]);
+        report(&service, 1, 0.5);
+        report(&service, 2, 2.0);
+        let picks = service.connections(400);
+        assert_eq!([1, 2, 3].map(|id| count(&picks, id)), [100, 200, 100]);
+    }
+
+    #[test]
+    fn reports_count_until_they_are_old() {
+        let late = |now| Arrival { now: Time::from_millis(now), ..someone() };
+        let mut service = Service::new(SchedulerKind::Feedback, &[1, 1]);
+        report(&service, 2, 0.125);
+        service.load(1, 3);
+        service.load(2, 1);
+        assert_eq!(service.choose(&late(2_999)), Some(1));
+        assert_eq!(service.choose(&late(3_000)), Some(2), "as wlc");
+    }
+
+    #[test]
+    fn weight_0_stays_0_and_a_full_server_is_full() {
+        let mut service = Service::new(SchedulerKind::Feedback, &[1, 0, 1]);
+        (1..=3).for_each(|id| report(&service, id, 2.0));
+        service.server(3).set_thresholds(crate::director::service::Thresholds { upper: 1, lower: 0 });
+        assert_eq!(service.connections(5), [3, 1, 1, 1, 1]);
+        assert_eq!(service.server(2).effective_weight(Time::ZERO), 0);
+    }
+
+    #[test]
+    fn the_largest_weights_are_compared_without_overflow() {
+        let mut service = Service::new(SchedulerKind::Feedback, &[Weight::MAX, Weight::MAX - 1]);
+        (1..=2).for_each(|id| report(&service, id, 2.0));
+        service.servers.iter().for_each(|server| server.unbind_connection(true));
         assert_eq!(service.pick(), Some(1));
     }
 }

@@ -2,7 +2,7 @@
 //! Algorithm for Generating Random Numbers with a Given Distribution", 1991), in whole numbers.
 
 use super::{Arrival, DRAWS, Scheduler};
-use crate::director::service::{RealServer, ServerId};
+use crate::director::service::RealServer;
 use std::sync::Arc;
 
 /// Any eligible server, with chances in proportion to the weights. A choice costs the same for any number of servers, as
@@ -28,33 +28,6 @@ struct Column {
 impl Wrandom {
     pub(super) fn new(seed: u64) -> Wrandom {
         Wrandom { rng: fastrand::Rng::with_seed(seed), columns: Vec::new(), height: 0 }
-    }
-
-    /// All columns together are as high as the weights times their number. A server that does not fill its column shares
-    /// it with one that has too much for its own.
-    fn rebuild(&mut self, servers: &[Arc<RealServer>]) {
-        let weight = |server: &RealServer| u64::from(server.weight().get());
-        self.columns.clear();
-        self.columns.extend(
-            servers.iter().filter(|server| weight(server) > 0).enumerate().map(|(other, server)| Column {
-                server: Arc::clone(server),
-                own: weight(server),
-                other,
-            }),
-        );
-        self.height = self.columns.iter().map(|column| column.own).sum();
-        let count = self.columns.len() as u64;
-        self.columns.iter_mut().for_each(|column| column.own *= count);
-        let (mut short, mut tall): (Vec<usize>, Vec<usize>) =
-            (0..self.columns.len()).partition(|&index| self.columns[index].own < self.height);
-        while let (Some(&giver), Some(taker)) = (tall.last(), short.pop()) {
-            self.columns[taker].other = giver;
-            self.columns[giver].own -= self.height - self.columns[taker].own;
-            if self.columns[giver].own < self.height {
-                tall.pop();
-                short.push(giver);
-            }
-        }
     }
 
     fn draw(&mut self) -> &Arc<RealServer> {
@@ -96,15 +69,30 @@ impl Scheduler for Wrandom {
         chosen.cloned()
     }
 
-    fn on_added(&mut self, servers: &[Arc<RealServer>]) {
-        self.rebuild(servers);
-    }
-
-    fn on_removed(&mut self, _removed: ServerId, _position: usize, servers: &[Arc<RealServer>]) {
-        self.rebuild(servers);
-    }
-
-    fn on_changed(&mut self, servers: &[Arc<RealServer>]) {
-        self.rebuild(servers);
+    /// All columns together are as high as the weights times their number. A server that does not fill its column shares
+    /// it with one that has too much for its own.
+    fn rebuild(&mut self, servers: &[Arc<RealServer>]) {
+        let weight = |server: &RealServer| u64::from(server.weight().get());
+        self.columns.clear();
+        self.columns.extend(
+            servers.iter().filter(|server| weight(server) > 0).enumerate().map(|(other, server)| Column {
+                server: Arc::clone(server),
+                own: weight(server),
+                other,
+            }),
+        );
+        self.height = self.columns.iter().map(|column| column.own).sum();
+        let count = self.columns.len() as u64;
+        self.columns.iter_mut().for_each(|column| column.own *= count);
+        let (mut short, mut tall): (Vec<usize>, Vec<usize>) =
+            (0..self.columns.len()).partition(|&index| self.columns[index].own < self.height);
+        while let (Some(&giver), Some(taker)) = (tall.last(), short.pop()) {
+            self.columns[taker].other = giver;
+            self.columns[giver].own -= self.height - self.columns[taker].own;
+            if self.columns[giver].own < self.height {
+                tall.pop();
+                short.push(giver);
+            }
+        }
     }
 }

@@ -6,6 +6,7 @@
 
 mod estimator;
 mod key;
+mod load;
 mod server;
 mod services;
 mod settings;
@@ -15,9 +16,12 @@ mod tunnel;
 
 pub use estimator::Rates;
 pub use key::{FTP_PORT, Family, Fwmark, ServiceKey};
+pub use load::{Factor, Load, ReportedLoad};
 pub use server::{ForwardMethod, Forwarding, RealServer, ServerId, Thresholds, Weight};
 pub use services::{FIRST_UNPRIVILEGED_PORT, ServiceCore, Services, VirtualService};
-pub use settings::{ClientMask, OnRemove, OwnTimeouts, Persistence, PersistenceEngine, ServiceSettings};
+pub use settings::{
+    ClientMask, Feedback, LoadSource, OnRemove, OwnTimeouts, Persistence, PersistenceEngine, ServiceSettings,
+};
 pub use stats::{Stats, StatsSnapshot};
 pub(crate) use tunables::tunable_table;
 pub use tunables::{SyncThreshold, TunableNumber, TunableValue, Tunables};

@@ -1,8 +1,9 @@
 //! A real server of a virtual service (`struct ip_vs_dest`).
 
+use super::load::ReportedLoad;
 use super::stats::Stats;
 use super::tunnel::Tunnel;
-use crate::director::Route;
+use crate::director::{Route, Time};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -184,6 +185,8 @@ pub struct RealServer {
     pub port: u16,
     /// Traffic counters.
     pub stats: Stats,
+    /// How loaded it says it is, where its service goes by that.
+    pub reported: ReportedLoad,
     forwarding: AtomicU32,
     tunnel: AtomicU32,
     weight: AtomicU32,
@@ -211,6 +214,7 @@ impl RealServer {
             address,
             port,
             stats: Stats::default(),
+            reported: ReportedLoad::default(),
             forwarding: AtomicU32::new(Forwarding::new(forward, None).pack()),
             tunnel: AtomicU32::new(Tunnel::default().pack()),
             weight: AtomicU32::new(weight.get()),
@@ -252,6 +256,11 @@ impl RealServer {
     pub fn reset_weight(&self, weight: Weight) {
         self.last_weight.store(weight.get(), Ordering::Relaxed);
         self.weight.store(weight.get(), Ordering::Relaxed);
+    }
+
+    /// The weight times 1024, multiplied by what follows from the server's reports; 0 only for weight 0.
+    pub fn effective_weight(&self, now: Time) -> u64 {
+        u64::from(self.weight().get()) * u64::from(self.reported.factor(now).in_1024ths())
     }
 
     /// How packets reach it.

@@ -1,8 +1,8 @@
 //! Virtual services (`struct ip_vs_service`) and the immutable snapshot that workers look them up in.
 
 use super::{
-    FTP_PORT, Family, ForwardMethod, Fwmark, OnRemove, OwnTimeouts, RealServer, ServiceKey, ServiceSettings,
-    Stats, Tunables,
+    FTP_PORT, Family, Feedback, ForwardMethod, Fwmark, OnRemove, OwnTimeouts, RealServer, ServiceKey,
+    ServiceSettings, Stats, Tunables,
 };
 use crate::director::defence::Defence;
 use crate::director::packet::Transport;
@@ -106,6 +106,11 @@ impl VirtualService {
     /// What is set for its scheduler.
     pub fn scheduler_flags(&self) -> impl Iterator<Item = SchedulerFlag> {
         self.settings.scheduler_flags.of(self.scheduler)
+    }
+
+    /// Where its servers' reports of load come from, if its scheduler goes by any.
+    pub fn feedback(&self) -> Option<&Feedback> {
+        self.settings.feedback.as_ref().filter(|_| self.scheduler == SchedulerKind::Feedback)
     }
 
     /// Lets the scheduler choose a server for a new connection.

@@ -5,11 +5,11 @@ use crate::director::packet::Transport;
 use crate::director::protocol::{Timeouts, call_id};
 use crate::director::scheduler::SchedulerFlags;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// The settings of a service. The default is what a service has without any.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceSettings {
     /// What is set for its scheduler (`ipvsadm -b`).
     pub scheduler_flags: SchedulerFlags,
@@ -21,6 +21,8 @@ pub struct ServiceSettings {
     pub on_remove: Option<OnRemove>,
     /// How long its connections last, where that is not as for all others.
     pub timeouts: OwnTimeouts,
+    /// Where its servers' reports of load come from, for the scheduler that goes by them.
+    pub feedback: Option<Feedback>,
 }
 
 impl ServiceSettings {
@@ -82,6 +84,49 @@ impl OwnTimeouts {
             tcp_fin: self.tcp_fin.unwrap_or(others.tcp_fin),
             udp: self.udp.unwrap_or(others.udp),
         }
+    }
+}
+
+/// Where reports of load come from, and how often. What asks for them is not the director.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Feedback {
+    /// Where they come from.
+    pub source: LoadSource,
+    /// The time between a server's reports; whole seconds.
+    pub interval: Duration,
+}
+
+impl Feedback {
+    /// How long a report counts: three intervals, so that one that is lost, or late, changes nothing.
+    pub fn fresh_for(&self) -> Duration {
+        3 * self.interval
+    }
+}
+
+/// Where a server's report of its load comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoadSource {
+    /// A web page at the server's own address.
+    Http {
+        /// The path, with a query if there is one.
+        path: String,
+        /// The TCP port; `None`: the server's.
+        port: Option<u16>,
+        /// The name that is asked for; `None`: the address and port.
+        host: Option<String>,
+        /// How long an answer may take; whole seconds, not more than the interval.
+        timeout: Duration,
+    },
+    /// A file here: an absolute path, in which `{address}` and `{port}` stand for the server's.
+    File(String),
+}
+
+impl LoadSource {
+    /// The file of a server, if reports are in files.
+    pub fn file_of(&self, server: SocketAddr) -> Option<String> {
+        let LoadSource::File(template) = self else { return None };
+        let (address, port) = (server.ip().to_string(), server.port().to_string());
+        Some(template.replace("{address}", &address).replace("{port}", &port))
     }
 }
 
