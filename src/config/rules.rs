@@ -28,11 +28,11 @@ pub(super) fn config(root: &Value<'_>, findings: &mut Findings<'_>) -> Config {
     let mut known = Known::default();
     let services = read::elements(root, "", "services")
         .filter_map(|(path, value)| service(value, path, &mut known, findings))
-        .collect::<Vec<_>>();
+        .collect();
     let peers = read::elements(root, "", "peers")
         .filter_map(|(path, value)| read::single(value, path, findings))
         .collect();
-    let (sync, tunables) = sync::sync(root, tunables.as_ref(), &services, findings);
+    let (sync, tunables) = sync::sync(root, tunables.as_ref(), findings);
     Config {
         services,
         timeouts: Timeouts {

@@ -2,13 +2,11 @@
 
 use super::complaint::Findings;
 use super::file::Object;
-use super::model::{self, Service, SyncSettings};
+use super::model::{self, SyncSettings};
 use super::number::number;
 use super::read::{self, Read};
 use super::tunables::{SyncVersion, Tunables};
-use crate::director::service::Family;
 use jsonc_parser::ast::Value;
-use jsonc_parser::common::Ranged;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -261,7 +259,6 @@ impl JsonSchema for Group {
 pub(super) fn sync(
     root: &Value<'_>,
     tunables: Option<&Read<'_, Tunables>>,
-    services: &[Service],
     findings: &mut Findings<'_>,
 ) -> (SyncSettings, Tunables) {
     let mut written = tunables.map(|read| read.written).unwrap_or_default();
@@ -278,27 +275,12 @@ pub(super) fn sync(
     let mut side =
         |key| read::part::<SyncDaemon>(sync, "sync", key, findings).map(|read| daemon(&read, findings));
     let (master, backup) = (side("master"), side("backup"));
-    if let Some(server) =
-        services.iter().find_map(of_another_family).filter(|_| master.is_some() || backup.is_some())
-    {
-        let message = format!(
-            "the server {server} is of another family than its service, and there are no records for that; write \
-             another server, or leave the key out"
-        );
-        findings.add(sync.start(), "sync", message);
-    }
     let authentication = read::part::<Authentication>(sync, "sync", "authentication", findings);
     let authentication =
         authentication.and_then(|Read { written: Authentication { keys, required }, .. }| {
             Some(model::Authentication { keys: keys?.0, required })
         });
     (SyncSettings { master, backup, authentication }, written)
-}
-
-/// The first server that is of another family than its service.
-fn of_another_family(service: &Service) -> Option<IpAddr> {
-    let family = service.key.family();
-    service.servers.iter().map(|server| server.address).find(|address| Family::of(*address) != family)
 }
 
 fn daemon(read: &Read<'_, SyncDaemon>, findings: &mut Findings<'_>) -> model::SyncDaemon {

@@ -491,7 +491,7 @@ pub struct ConnectionStatus {
     pub state: String,
     /// Seconds until it ends unless packets come.
     pub expires: u64,
-    /// Where it was made: `local`, or on another director, which has told of it: `sync`.
+    /// Where it was made: `local`, or `sync` if another director has told of it.
     pub origin: String,
     /// Whether it is a persistence template.
     pub template: bool,

@@ -223,7 +223,7 @@ fn connection_status(connection: &ConnectionView) -> ConnectionStatus {
         server: connection.server.to_string(),
         state: connection.state.to_string(),
         expires: connection.expires.as_secs(),
-        origin: origin(connection.flags).to_owned(),
+        origin: origin(connection.flags),
         template: false,
         forward: connection.forward.to_string(),
         flags: connection.flags.to_string(),
@@ -233,9 +233,9 @@ fn connection_status(connection: &ConnectionView) -> ConnectionStatus {
     }
 }
 
-/// Who made an entry, by its flags.
-fn origin(flags: ConnFlags) -> &'static str {
-    if flags.contains(ConnFlags::SYNC) { "sync" } else { "local" }
+/// Where an entry with these flags was made.
+fn origin(flags: ConnFlags) -> String {
+    if flags.contains(ConnFlags::SYNC) { "sync" } else { "local" }.to_owned()
 }
 
 fn template_status(template: &TemplateView) -> ConnectionStatus {
@@ -246,7 +246,7 @@ fn template_status(template: &TemplateView) -> ConnectionStatus {
         server: template.server.to_string(),
         state: template.state().to_owned(),
         expires: template.expires.as_secs(),
-        origin: origin(template.flags).to_owned(),
+        origin: origin(template.flags),
         template: true,
         forward: "nat".to_owned(),
         flags: template.flags.to_string(),
@@ -263,6 +263,14 @@ fn template_status(template: &TemplateView) -> ConnectionStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_flags_say_who_made_an_entry() {
+        assert_eq!(
+            [0x0100, 0x0120, 0x1120].map(|bits| origin(ConnFlags::from_bits(bits))),
+            ["local", "sync", "sync"]
+        );
+    }
 
     #[tokio::test]
     async fn a_socket_goes_with_its_daemon_but_no_other_daemons() {

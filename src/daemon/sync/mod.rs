@@ -13,7 +13,7 @@ use super::api::SyncSide;
 use super::clock::Clock;
 use crate::config::{Config, SyncDaemon, SyncSettings};
 use crate::director::Director;
-use crate::director::service::{Family, Services};
+use crate::director::service::Services;
 use crate::director::sync::{BackupSettings, MasterSettings};
 use anyhow::{Context, bail};
 use backup::Backup;
@@ -106,7 +106,7 @@ impl Sync {
         wanted.settings != self.configured || wanted.secrets != self.secrets.load_full()
     }
 
-    /// Gets ready for what the configuration file has now, and for these services, without a change to what runs. A
+    /// Gets ready for what the configuration file has now, with these tunables, without a change to what runs. A
     /// side whose settings are as the file had them before stays as it is: whoever gave the director another role
     /// meant it.
     ///
@@ -131,9 +131,6 @@ impl Sync {
             (_, None) => Change::Stop,
             (_, Some(daemon)) => Change::Start(self.make_backup(daemon, services)?),
         };
-        if master.will_run(self.master.is_some()) || backup.will_run(self.backup.is_some()) {
-            check_families(services)?;
-        }
         Ok(Prepared { wanted, master, backup })
     }
 
@@ -168,7 +165,6 @@ impl Sync {
             )
         })?;
         let services = self.director.services();
-        check_families(&services)?;
         match side {
             SyncSide::Master => {
                 let seals = self.secrets.load().is_some();
@@ -307,34 +303,7 @@ impl Sync {
     }
 }
 
-impl<T> Change<T> {
-    fn will_run(&self, runs: bool) -> bool {
-        match self {
-            Change::None => runs,
-            Change::Stop => false,
-            Change::Start(_) => true,
-        }
-    }
-}
-
 fn log_begin<T>(side: SyncSide, Side { daemon, ports, .. }: &Side<T>) {
     let SyncDaemon { interface, group, port, .. } = daemon;
     tracing::info!(%side, interface, %group, port, ports, "synchronising");
-}
-
-/// Checks that a record can tell of every server: all its addresses are of one family.
-///
-/// # Errors
-/// Names the server of which none can.
-fn check_families(services: &Services) -> anyhow::Result<()> {
-    for service in services.iter() {
-        let family = service.key().family();
-        if let Some(server) = service.servers.iter().find(|server| Family::of(server.address) != family) {
-            bail!(
-                "the server {} is of another family than its service, and the synchronisation has no records for that",
-                server.address
-            );
-        }
-    }
-    Ok(())
 }
