@@ -102,6 +102,9 @@ fn another_record_changes_state_activity_and_timeout() {
     assert_eq!(counts(&bed, ONE), (1, 0));
     let days = Duration::from_millis(u32::MAX.into()).as_secs();
     assert!(bed.states()[0].contains(&format!(" {days} ")), "49 days are the most: {:?}", bed.states());
+    let template = record(TCP, ["10.0.1.2:0", WEB, ONE], 1, TEMPLATE | INACTIVE);
+    apply(&bed, &[Record { timeout_seconds: u32::MAX, ..template }]);
+    assert!(bed.templates()[0].contains(&format!(" {days} ")), "of templates too: {:?}", bed.templates());
     bed.director.check_invariants();
 }
 

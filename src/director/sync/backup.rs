@@ -29,6 +29,9 @@ const FLAGS_OF_KNOWN: u32 = 0x0700;
 /// How long an entry lasts of whose state neither the record nor this director says it.
 const TIMEOUT_UNSAID: Duration = Duration::from_secs(3 * 60);
 
+/// What a connection has room for: 49 days.
+const LONGEST_TIMEOUT: Duration = Duration::from_millis(u32::MAX as u64);
+
 /// What a record has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Effect {
@@ -354,6 +357,8 @@ fn merged(known: ConnFlags, news: ConnFlags) -> ConnFlags {
     ConnFlags::from_bits(news.bits() & FLAGS_OF_KNOWN | known.bits() & !FLAGS_OF_KNOWN)
 }
 
+/// How long an entry lasts, if its record says so; see docs/differences.md.
 fn timeout_said(record: &Record<'_>) -> Option<Duration> {
-    (record.timeout_seconds != 0).then(|| Duration::from_secs(record.timeout_seconds.into()))
+    let said = Duration::from_secs(record.timeout_seconds.into());
+    (record.timeout_seconds != 0).then(|| said.min(LONGEST_TIMEOUT))
 }
