@@ -67,7 +67,7 @@ impl Bench {
         // Packets may come for it, and its time passes.
         packets(director, now);
         director.check_invariants();
-        (0..3).for_each(|time| director.handle_timeout(now + Duration::from_secs(time * 100)));
+        director.handle_timeout(now + Duration::from_secs(130));
         director.check_invariants();
     }
 }
