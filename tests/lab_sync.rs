@@ -119,6 +119,13 @@ fn a_backup_has_the_connections_of_its_master_in_their_states() {
         fs::write(lab.file("nfvs.json"), own.to_string()).unwrap();
         assert!(lab.nfvs(&["reload"]).status.success());
         let vips = if version == 0 { &VIPS[..1] } else { &VIPS[..] };
+        let heard = lab.file("heard");
+        let listen = ["sync", "dump", "--listen", "director", "--group", group, "--json"];
+        let mut listener = lab
+            .command(SECOND, &[&[env!("CARGO_BIN_EXE_nfvs")], &listen[..]].concat())
+            .stdout(fs::File::create(&heard).unwrap())
+            .spawn()
+            .expect("ip netns exec");
         let (mut streams, sockets) = lab.enter("c1", || {
             let streams: Vec<TcpStream> =
                 vips.iter().flat_map(|vip| (0..6).map(|_| hold(endpoint(vip, 80)))).collect();
@@ -131,6 +138,13 @@ fn a_backup_has_the_connections_of_its_master_in_their_states() {
         for connection in second.show("connections").as_array().unwrap() {
             assert_eq!(connection["origin"], "sync", "{connection}");
         }
+        // With several ports, those of the first.
+        wait_for("a message that is printed", || fs::read_to_string(&heard).unwrap().contains('\n'));
+        listener.kill().and_then(|()| listener.wait()).expect("it listens");
+        let line = fs::read_to_string(&heard).unwrap();
+        let message: Value = serde_json::from_str(line.lines().next().unwrap()).expect("JSON");
+        assert_eq!((&message["version"], &message["syncid"]), (&json!(version), &json!(7)));
+        assert_eq!(message["records"].as_array().unwrap().len() as u64, message["count"]);
         // One of each kind ends.
         streams.truncate(1);
         let known = assert_alike(|| lab.show("connections"), || second.show("connections"));

@@ -3,6 +3,7 @@
 use crate::daemon::api::SyncSide;
 use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 /// A layer-4 load balancer in user space: IPVS semantics over nftables and NFQUEUE.
@@ -162,15 +163,25 @@ pub(super) enum Sync {
         #[command(flatten)]
         instance: Instance,
     },
-    /// Decode the messages in a recording
+    /// Decode the messages in a recording, or as they come
     ///
     /// Each message is a line, and each of its records one more. What a receiver would refuse is said with how much it
     /// would lose: the record, the rest of the message, or the datagram. No daemon is needed.
     Dump {
         /// The recording, a pcap file as `tcpdump -w` writes it
-        #[arg(long, value_name = "FILE")]
-        pcap: PathBuf,
-        /// The UDP port of the director's first sync thread; those of 63 more are behind it [default: 8848]
+        #[arg(long, value_name = "FILE", required_unless_present = "listen")]
+        pcap: Option<PathBuf>,
+        /// Listen on this interface, until interrupted
+        #[arg(long, value_name = "INTERFACE", conflicts_with = "pcap")]
+        listen: Option<String>,
+        /// The multicast group to listen to [default: 224.0.0.81]
+        #[arg(long, value_name = "ADDRESS", requires = "listen")]
+        group: Option<IpAddr>,
+        /// The network namespace to listen in, as `ip netns` names it [default: the own one]
+        #[arg(long, value_name = "NAME", requires = "listen")]
+        netns: Option<String>,
+        /// The UDP port; of a recording, that of the director's first sync thread: those of 63 more are behind it
+        /// [default: 8848]
         #[arg(long)]
         port: Option<u16>,
         /// Print JSON for programs, a message a line

@@ -1,5 +1,6 @@
 //! `nfvs sync dump`: what directors tell each other, as text or JSON.
 
+use crate::daemon::Listener;
 use anyhow::Context;
 use serde_json::{Value, json};
 use std::fs;
@@ -14,7 +15,7 @@ use sync_proto::{
 };
 
 /// Prints the messages in a recording. `port` is that of the first sync thread; a director has up to 64.
-pub(super) fn dump(
+pub(super) fn recording(
     pcap: &Path,
     port: Option<u16>,
     as_json: bool,
@@ -29,15 +30,29 @@ pub(super) fn dump(
         if !ports.contains(&datagram.destination.port()) {
             continue;
         }
-        let message = Message::decode(datagram.payload, SyncId::ANY);
-        if as_json {
-            serde_json::to_writer(&mut *out, &message_json(&datagram, message))?;
-            writeln!(out)?;
-        } else {
-            print_message(&datagram, message, out)?;
-        }
+        print(&datagram, as_json, out)?;
     }
     Ok(())
+}
+
+/// Prints the messages to a group as they come, without end.
+pub(super) fn listen(listener: &Listener, as_json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    let mut buffer = vec![0; usize::from(u16::MAX)];
+    loop {
+        let (length, source, at) = listener.receive(&mut buffer).context("cannot receive")?;
+        let datagram = Datagram { at, source, destination: listener.group(), payload: &buffer[..length] };
+        print(&datagram, as_json, out)?;
+        out.flush()?;
+    }
+}
+
+fn print(datagram: &Datagram<'_>, as_json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    let message = Message::decode(datagram.payload, SyncId::ANY);
+    if !as_json {
+        return print_message(datagram, message, out);
+    }
+    serde_json::to_writer(&mut *out, &message_json(datagram, message))?;
+    Ok(writeln!(out)?)
 }
 
 fn print_message(

@@ -9,6 +9,7 @@ mod output;
 mod show;
 mod zero;
 
+use crate::config::SyncDaemon;
 use crate::daemon::api::{Reloaded, Request, SyncSide};
 use crate::{config, daemon};
 use arguments::{Arguments, Command, Instance, Sync};
@@ -74,7 +75,13 @@ fn execute(command: Command, out: &mut impl Write) -> anyhow::Result<ExitCode> {
         Command::Zero { service, instance } => {
             zero::zero(&mut Client::connect(&instance.socket())?, service.as_deref())?;
         }
-        Command::Sync(Sync::Dump { pcap, port, json }) => dump::dump(&pcap, port, json, out)?,
+        Command::Sync(Sync::Dump { pcap: Some(pcap), port, json, .. }) => {
+            dump::recording(&pcap, port, json, out)?;
+        }
+        Command::Sync(Sync::Dump { listen, group, netns, port, json, .. }) => {
+            let daemon = SyncDaemon::new(listen.unwrap_or_default(), group, port);
+            dump::listen(&daemon::Listener::open(netns.as_deref(), &daemon)?, json, out)?;
+        }
         Command::Sync(Sync::Master { instance }) => become_only(SyncSide::Master, &instance)?,
         Command::Sync(Sync::Backup { instance }) => become_only(SyncSide::Backup, &instance)?,
         Command::Sync(Sync::Start { side, daemon, instance }) => {

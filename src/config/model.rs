@@ -13,6 +13,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
+use sync_proto::DEFAULT_PORT;
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,6 +178,18 @@ pub struct SyncDaemon {
 }
 
 impl SyncDaemon {
+    /// One on an interface, otherwise as it is without a word about it.
+    pub fn new(interface: String, group: Option<IpAddr>, port: Option<u16>) -> SyncDaemon {
+        SyncDaemon {
+            interface,
+            syncid: 0,
+            group: group.unwrap_or(IpAddr::from([224, 0, 0, 81])),
+            port: port.unwrap_or(DEFAULT_PORT),
+            ttl: 1,
+            maxlen: None,
+        }
+    }
+
     /// The longest message that a master of this group makes unless configured, in bytes of UDP payload: what fits a
     /// frame of Ethernet.
     pub fn usual_message(&self) -> u16 {

@@ -47,6 +47,7 @@ use tokio::sync::Mutex;
 use worker::Worker;
 
 pub use prepare::{PrepareOptions, prepare};
+pub use sync::Listener;
 
 /// What `nfvs run` was told.
 #[derive(Clone, Debug)]

@@ -2,6 +2,7 @@
 //! of what others say, is for the director.
 
 mod backup;
+mod listen;
 mod master;
 mod seal;
 mod secrets;
@@ -17,6 +18,7 @@ use crate::director::service::Services;
 use crate::director::sync::{BackupSettings, MasterSettings};
 use anyhow::{Context, bail};
 use backup::Backup;
+pub use listen::Listener;
 use master::Master;
 use secrets::{Secrets, Valid};
 use socket::Index;
