@@ -400,14 +400,45 @@ async fn chat(vip: SocketAddr, number: usize, clients: Arc<Clients>) {
     }
 }
 
+/// Runs all clients until they have what they want.
+fn run_clients(lab: &Lab, file: &Arc<Vec<u8>>, clients: &Arc<Clients>) {
+    lab.enter("c1", || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (mut downloads, mut flows) = (JoinSet::new(), JoinSet::new());
+            for number in 0..DOWNLOADS {
+                let (file, clients) = (Arc::clone(file), Arc::clone(clients));
+                downloads.spawn(download(endpoint(VIPS[number % 2], 80), file, clients));
+            }
+            for number in 0..FLOWS {
+                flows.spawn(chat(endpoint(VIPS[number % 2], 7), number, Arc::clone(clients)));
+            }
+            downloads.join_all().await;
+            clients.stop.store(true, Ordering::Relaxed);
+            flows.join_all().await;
+        });
+    });
+}
+
+/// Has the servers know the file that is downloaded.
+fn put_file(lab: &Lab) -> Arc<Vec<u8>> {
+    let file: Vec<u8> = (0..LENGTH as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    fs::create_dir_all(lab.file("files")).unwrap();
+    fs::write(lab.file("files/large"), &file).unwrap();
+    Arc::new(file)
+}
+
 /// The addresses of whoever is in charge, by interface.
 const IN_CHARGE: [(&str, [&str; 2]); 2] =
     [("front", ["10.0.1.1/24", "fd00:1::1/64"]), ("back", ["10.0.2.1/24", "fd00:2::1/64"])];
 
 /// Gives a node the addresses of whoever is in charge, and has the others know of it, as VRRP would.
 fn take_charge(lab: &Lab, node: &str) {
+    // Without one, a router asks for no neighbour; a link that was down has lost it.
+    let link_local = if node == SECOND { "fe80::d2/64" } else { "fe80::d1/64" };
     for (interface, addresses) in IN_CHARGE {
         lab.run(node, &["ip", "link", "set", interface, "up"]);
+        lab.shell(node, &format!("ip address replace {link_local} dev {interface} nodad"));
         for address in addresses {
             lab.shell(node, &format!("ip address replace {address} dev {interface} nodad"));
         }
@@ -419,8 +450,15 @@ fn take_charge(lab: &Lab, node: &str) {
 
 /// Ends a node's part: its links are down.
 fn cut_off(lab: &Lab, node: &str) {
-    for (interface, addresses) in IN_CHARGE {
+    for (interface, _) in IN_CHARGE {
         lab.run(node, &["ip", "link", "set", interface, "down"]);
+    }
+    give_up_charge(lab, node);
+}
+
+/// Takes the addresses of whoever is in charge from a node.
+fn give_up_charge(lab: &Lab, node: &str) {
+    for (interface, addresses) in IN_CHARGE {
         for address in addresses {
             lab.shell(node, &format!("ip address delete {address} dev {interface} || true"));
         }
@@ -439,9 +477,7 @@ fn known(shown: &Value) -> bool {
 #[test]
 fn downloads_and_flows_outlive_their_director_and_the_next_one() {
     let lab = Lab::up("sync-takeover", "pair", &[]);
-    let file: Vec<u8> = (0..LENGTH as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-    fs::create_dir_all(lab.file("files")).unwrap();
-    fs::write(lab.file("files/large"), &file).unwrap();
+    let file = put_file(&lab);
     let both = |interface: &str| {
         let side = json!({ "interface": interface, "syncid": 1 });
         json!({ "master": side, "backup": side })
@@ -450,26 +486,9 @@ fn downloads_and_flows_outlive_their_director_and_the_next_one() {
     let second_config = config(&lab, both("director"));
     let mut second = Some(lab.start_in(SECOND, &second_config));
 
-    let (clients, file) = (Arc::new(Clients::default()), Arc::new(file));
+    let clients = Arc::new(Clients::default());
     thread::scope(|scope| {
-        let running = scope.spawn(|| {
-            lab.enter("c1", || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                runtime.block_on(async {
-                    let (mut downloads, mut flows) = (JoinSet::new(), JoinSet::new());
-                    for number in 0..DOWNLOADS {
-                        let (file, clients) = (Arc::clone(&file), Arc::clone(&clients));
-                        downloads.spawn(download(endpoint(VIPS[number % 2], 80), file, clients));
-                    }
-                    for number in 0..FLOWS {
-                        flows.spawn(chat(endpoint(VIPS[number % 2], 7), number, Arc::clone(&clients)));
-                    }
-                    downloads.join_all().await;
-                    clients.stop.store(true, Ordering::Relaxed);
-                    flows.join_all().await;
-                });
-            });
-        });
+        let running = scope.spawn(|| run_clients(&lab, &file, &clients));
         wait_for("all downloads to begin", || {
             clients.started.load(Ordering::Relaxed) == DOWNLOADS || running.is_finished()
         });
@@ -500,4 +519,67 @@ fn downloads_and_flows_outlive_their_director_and_the_next_one() {
     });
     assert_eq!(clients.finished.load(Ordering::Relaxed), DOWNLOADS);
     println!("longest stall: {} ms", clients.longest_stall_millis.load(Ordering::Relaxed));
+}
+
+/// How many packets the rules of the director have dropped since nobody decides, by family.
+fn unsaid(lab: &Lab) -> [u64; 2] {
+    ["ip", "ip6"].map(|family| {
+        let listing = lab.run("director", &["nft", "list", "chain", family, "nfvs", "silence"]);
+        let counted = listing.split("counter packets ").nth(1).and_then(|rest| rest.split(' ').next());
+        counted.and_then(|count| count.parse().ok()).expect("a counter")
+    })
+}
+
+#[test]
+fn a_daemon_that_dies_alone_resets_no_download_before_another_director_is_in_charge() {
+    let lab = Lab::up("sync-alone", "pair", &[]);
+    let file = put_file(&lab);
+    reload(&lab, json!({ "master": { "interface": SECOND, "syncid": 1 } }));
+    let others = json!({ "backup": { "interface": "director", "syncid": 1 } });
+    let second = lab.start_in(SECOND, &config(&lab, others));
+
+    let clients = Arc::new(Clients::default());
+    thread::scope(|scope| {
+        let running = scope.spawn(|| run_clients(&lab, &file, &clients));
+        wait_for("all downloads to begin", || {
+            clients.started.load(Ordering::Relaxed) == DOWNLOADS || running.is_finished()
+        });
+        wait_for("the second director to know all", || known(&second.show("connections")));
+        assert_eq!(unsaid(&lab), [0, 0], "the daemon decides about all");
+
+        // Its links are up, and its addresses where they were, for as long as VRRP takes to notice.
+        assert!(lab.script(&["daemon", "kill"]).status.success());
+        pause(Duration::from_secs(2));
+        assert!(unsaid(&lab).iter().all(|&packets| packets > 0));
+        let finished = clients.finished.load(Ordering::Relaxed);
+        assert!(finished < DOWNLOADS, "the downloads were too short to see the takeover");
+        give_up_charge(&lab, "director");
+        take_charge(&lab, SECOND);
+        running.join().expect("no client fails");
+    });
+    assert_eq!(clients.finished.load(Ordering::Relaxed), DOWNLOADS);
+    println!("longest stall: {} ms", clients.longest_stall_millis.load(Ordering::Relaxed));
+
+    // The next daemon is as silent when it dies; one that is no master says what it does.
+    let is_silent = || {
+        let set = lab.run("director", &["nft", "list", "set", "ip", "nfvs", "silent"]);
+        set.contains("elements")
+    };
+    assert!(is_silent());
+    assert!(lab.script(&["daemon", "start"]).status.success());
+    assert!(is_silent(), "started with it");
+    for (change, expected) in [
+        (["sync", "stop", "master"].as_slice(), false),
+        (&["sync", "start", "master"], true),
+        (&["sync", "backup"], false),
+        (&["sync", "master"], true),
+    ] {
+        let changed = lab.nfvs(change);
+        assert!(changed.status.success(), "{}", text(&changed.stderr));
+        assert_eq!(is_silent(), expected, "{change:?}");
+    }
+    reload(&lab, json!({}));
+    assert!(!is_silent(), "reloaded without it");
+    reload(&lab, json!({ "master": { "interface": SECOND, "syncid": 1 } }));
+    assert!(is_silent(), "reloaded with it");
 }

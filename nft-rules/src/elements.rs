@@ -92,6 +92,9 @@ const MARKED_PROTOCOLS: [u8; 3] = [6, 17, 132];
 /// The protocol numbers of IPv4, IPv6 and GRE in IP.
 const TUNNELS: [u8; 3] = [4, 41, 47];
 
+/// The protocol numbers of all that is balanced: TCP, UDP, ESP, AH and SCTP.
+const BALANCED: [u8; 5] = [6, 17, 50, 51, 132];
+
 /// Keys and values (empty in a set that is no map) in the kernel's layout.
 pub(crate) type SetElements = BTreeMap<Box<[u8]>, Box<[u8]>>;
 
@@ -154,6 +157,19 @@ impl Elements {
         for protocol in TUNNELS {
             for family in Family::ALL {
                 self.set_of(family, &sets::IGNORED_TUNNELS).insert([protocol].into(), [].into());
+            }
+        }
+        self
+    }
+
+    /// These elements and those by which packets that nobody has decided about, for no daemon listens, are dropped: those
+    /// to services, and those from servers whose packets are rewritten. Another director may go on with their
+    /// connections, if nobody resets them before.
+    #[must_use]
+    pub fn silent_alone(mut self) -> Self {
+        for protocol in BALANCED {
+            for family in Family::ALL {
+                self.set_of(family, &sets::SILENT).insert([protocol].into(), [].into());
             }
         }
         self
@@ -610,6 +626,17 @@ mod tests {
         );
         assert_eq!(exchange("10.0.0.100", Some(4500), Some(500)).lines().count(), 1, "a server for port 500");
         assert_eq!(exchange("10.0.0.100", Some(53), Some(53)), "");
+    }
+
+    #[test]
+    fn silence_is_an_element_of_each_protocol_that_is_balanced() {
+        let silent = Elements::default().silent_alone();
+        assert_eq!(
+            silent.to_string(),
+            "add element ip nfvs silent { tcp, udp, esp, ah, sctp }\n\
+             add element ip6 nfvs silent { tcp, udp, esp, ah, sctp }\n"
+        );
+        assert_eq!(silent.changes(&Elements::default()).removed, silent);
     }
 
     #[test]

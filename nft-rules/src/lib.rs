@@ -57,7 +57,7 @@ mod transaction;
 pub use elements::{Changes, Elements, Endpoint, Marked};
 pub use error::{Error, Options};
 pub use plan::{
-    ASK_AGAIN, MARK_MASK, PASS_BY, PacketCopy, QueueClass, QueuePlan, QueueTarget, REFUSE_NO_SERVER,
+    ASK_AGAIN, DECIDED, MARK_MASK, PASS_BY, PacketCopy, QueueClass, QueuePlan, QueueTarget, REFUSE_NO_SERVER,
     SourceId, UNTRACK,
 };
 pub use probe::{probe, probe_direct_routing};

@@ -35,6 +35,11 @@ pub const UNTRACK: u32 = 0xfffd_0000;
 /// has come out of a tunnel that is to be left alone.
 pub const PASS_BY: u32 = 0xfffc_0000;
 
+/// The mark, within [`MARK_MASK`], of a packet that the daemon has decided about without more to say to the rules: it is
+/// on its way, or none of its own and treated as if it had never been in a queue. What comes to the rules behind a queue
+/// without a mark has been decided about by nobody.
+pub const DECIDED: u32 = 0xfffb_0000;
+
 /// A number on the packet mark that names the virtual side of a packet, which the kernel writes when the packet
 /// leaves (POSTROUTING) or is delivered (INPUT).
 ///
@@ -50,10 +55,11 @@ pub struct SourceId(u16);
 impl SourceId {
     /// The lowest number.
     pub const MIN: SourceId = SourceId(1);
-    /// The highest number; those above it are [`PASS_BY`], [`UNTRACK`], [`ASK_AGAIN`] and [`REFUSE_NO_SERVER`].
-    pub const MAX: SourceId = SourceId(65_531);
+    /// The highest number; those above it are [`DECIDED`], [`PASS_BY`], [`UNTRACK`], [`ASK_AGAIN`] and
+    /// [`REFUSE_NO_SERVER`].
+    pub const MAX: SourceId = SourceId(65_530);
 
-    /// The source with this number, `None` outside 1 to 65531.
+    /// The source with this number, `None` outside 1 to 65530.
     pub fn new(number: u16) -> Option<Self> {
         (Self::MIN.0..=Self::MAX.0).contains(&number).then_some(SourceId(number))
     }
@@ -249,7 +255,7 @@ mod tests {
     fn marks_name_sources_and_nothing_else() {
         assert_eq!(SourceId::new(0), None);
         assert_eq!(SourceId::new(0xffff), None);
-        for special in [REFUSE_NO_SERVER, ASK_AGAIN, UNTRACK, PASS_BY] {
+        for special in [REFUSE_NO_SERVER, ASK_AGAIN, UNTRACK, PASS_BY, DECIDED] {
             assert_eq!(SourceId::from_mark(special | 5), None);
         }
         assert_eq!(SourceId::from_mark(0x1234), None);

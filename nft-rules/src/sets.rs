@@ -152,6 +152,8 @@ const ADDRESS_MARK: &[Column] = &[Column::Address, Column::Mark];
 pub(crate) static PEERS: Set = Set::new("peers", ETHER_ADDRESS);
 /// The protocols of tunnels out of which nothing is balanced.
 pub(crate) static IGNORED_TUNNELS: Set = Set::new("ignored_tunnels", PROTOCOL);
+/// The protocols whose packets are dropped, rather than refused or let through, where nobody has decided about them.
+pub(crate) static SILENT: Set = Set::new("silent", PROTOCOL);
 /// The operator's marks that have a service.
 pub(crate) static FWMARKS: Set = Set::new("fwmarks", MARK);
 /// ICMP, while there is a service by mark: its errors may be about any address.
@@ -208,9 +210,10 @@ pub(crate) static ROUTE_SERVERS: Set = Set::map("route_servers", ADDRESS_MARK, C
 pub(crate) static ROUTE_VIPS: Set = Set::map("route_vips", ADDRESS_MARK, Column::Address);
 
 /// Every set of a table. The position is the index in [`Elements`](crate::Elements).
-pub(crate) static ALL: [&Set; 28] = [
+pub(crate) static ALL: [&Set; 29] = [
     &PEERS,
     &IGNORED_TUNNELS,
+    &SILENT,
     &FWMARKS,
     &ERRORS_ABOUT_ANY,
     &FTP_DATA,

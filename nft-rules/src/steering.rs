@@ -7,7 +7,7 @@ use std::fmt;
 
 pub(crate) use crate::statement::Family;
 use crate::{
-    ASK_AGAIN, PASS_BY, QueueClass, QueuePlan, QueueTarget, REFUSE_NO_SERVER, UNTRACK,
+    ASK_AGAIN, DECIDED, PASS_BY, QueueClass, QueuePlan, QueueTarget, REFUSE_NO_SERVER, UNTRACK,
     sets::{self, Set},
     statement::{
         Client, Field,
@@ -172,8 +172,8 @@ impl Steering {
                         "virtual_icmp",
                         ["request", "request_any_port"],
                         Goto("reply"),
-                        ftp_data(),
-                        hairpin(),
+                        ftp_data("request_ftp_data"),
+                        from_servers("reply"),
                     ),
                 ]
                 .concat(),
@@ -182,15 +182,17 @@ impl Steering {
             chain("to_server", to_server(family)),
             chain(
                 "from_server",
-                vec![
-                    vec![In(FROM_PORT, &sets::SERVERS), Goto("reply")],
-                    vec![In(FROM_PROTOCOL, &sets::SERVERS_ANY_PORT), Goto("reply")],
-                    // A server reached by direct routing answers as the VIP.
-                    vec![In(FROM_PORT, &sets::SERVICES), Goto("reply_routed")],
-                    vec![Protocol(TCP), In(FROM, &sets::FTP_DATA_REPLIES), Goto("reply_routed")],
-                    vec![In(FROM_PROTOCOL, &sets::SERVICES_ANY_PORT), Goto("reply_routed")],
-                    vec![Icmp, Goto("about_server")],
-                ],
+                [
+                    from_servers("reply"),
+                    vec![
+                        // A server reached by direct routing answers as the VIP.
+                        vec![In(FROM_PORT, &sets::SERVICES), Goto("reply_routed")],
+                        vec![Protocol(TCP), In(FROM, &sets::FTP_DATA_REPLIES), Goto("reply_routed")],
+                        vec![In(FROM_PROTOCOL, &sets::SERVICES_ANY_PORT), Goto("reply_routed")],
+                        vec![Icmp, Goto("about_server")],
+                    ],
+                ]
+                .concat(),
             ),
             chain(
                 "request_marked",
@@ -212,6 +214,38 @@ impl Steering {
             ),
             chain("leftover_icmp", leftover_icmp(family)),
             chain("leftover", to_vip("leftover_icmp", ["refuse", "refuse"], Accept, vec![], vec![])),
+            chain("silence", vec![vec![Counter, Drop]]),
+            chain("silent_server", from_servers("silence")),
+            chain(
+                "silent_virtual",
+                to_vip(
+                    "leftover_icmp",
+                    ["silence", "silence"],
+                    Goto("silence"),
+                    ftp_data("silence"),
+                    from_servers("silence"),
+                ),
+            ),
+            chain(
+                "silent_marked",
+                vec![
+                    vec![Protocol(TCP), Goto("silence")],
+                    vec![Protocol(UDP), Goto("silence")],
+                    vec![Protocol(SCTP), Goto("silence")],
+                    vec![In(TO, &sets::VIPS), Goto("silent_virtual")],
+                    vec![Goto("silent_server")],
+                ],
+            ),
+            // What was handed to a queue has its way to here told once more: nobody has taken it. Not so replies by
+            // direct routing, which are right as they are.
+            chain(
+                "silent",
+                vec![
+                    vec![In(OPERATOR_MARK, &sets::FWMARKS), Goto("silent_marked")],
+                    vec![In(TO, &sets::VIPS), Goto("silent_virtual")],
+                    vec![Goto("silent_server")],
+                ],
+            ),
             chain(
                 "answered",
                 vec![
@@ -220,10 +254,18 @@ impl Steering {
                     vec![MarkedWith(UNTRACK), Notrack, ClearMarkId, Accept],
                     vec![MarkedWith(REFUSE_NO_SERVER), Counter, PortUnreachable],
                     vec![MarkedWith(PASS_BY), ClearMarkId, Accept],
+                    vec![MarkedWith(DECIDED), ClearMarkId],
                     vec![In(TO, &sets::VIPS), Goto("leftover")],
                 ],
             ),
-            chain("after", vec![vec![Marked, Goto("answered")], vec![In(TO, &sets::VIPS), Goto("leftover")]]),
+            chain(
+                "after",
+                vec![
+                    vec![Marked, Goto("answered")],
+                    vec![In(PROTOCOL, &sets::SILENT), Goto("silent")],
+                    vec![In(TO, &sets::VIPS), Goto("leftover")],
+                ],
+            ),
             chain("ask_again", vec![vec![ClearMarkId], vec![Icmp, Goto("icmp_errors")], vec![Goto("reply")]]),
             chain("route_in", route_in()),
             chain("route_send", if self.direct_routing { route_send(family) } else { vec![] }),
@@ -265,8 +307,9 @@ impl Steering {
     }
 }
 
-/// What becomes of a packet to a VIP. Told twice: on its way to the queue, and of what comes out of the queue as
-/// it went in (the daemon does not want it, or is not there), where requests are refused and the rest is let go.
+/// What becomes of a packet to a VIP. Told thrice: on its way to the queue; of what comes out of the queue as it went in
+/// (the daemon does not want it, or is not there), where requests are refused and the rest is let go; and of what
+/// nobody has decided about where that is to be dropped.
 ///
 /// `requests`: of services of one port, and of every port.
 fn to_vip(
@@ -274,7 +317,7 @@ fn to_vip(
     requests: [&'static str; 2],
     reply: Statement,
     ftp_data: Vec<Vec<Statement>>,
-    hairpin: Vec<Vec<Statement>>,
+    from_servers: Vec<Vec<Statement>>,
 ) -> Vec<Vec<Statement>> {
     let [request, request_any_port] = requests;
     let exact = vec![
@@ -294,21 +337,21 @@ fn to_vip(
         vec![ToThisHost, Accept],
         vec![Goto("refuse")],
     ];
-    [exact, ftp_data, services_any_port, hairpin, other].concat()
+    [exact, ftp_data, services_any_port, from_servers, other].concat()
 }
 
-/// What a server sends to the VIP that stands for itself as a client.
-fn hairpin() -> Vec<Vec<Statement>> {
+/// What servers send whose packets are rewritten. To the VIP, they send what they mean for themselves as clients.
+fn from_servers(chain: &'static str) -> Vec<Vec<Statement>> {
     vec![
-        vec![In(FROM_PORT, &sets::SERVERS), Goto("reply")],
-        vec![In(FROM_PROTOCOL, &sets::SERVERS_ANY_PORT), Goto("reply")],
+        vec![In(FROM_PORT, &sets::SERVERS), Goto(chain)],
+        vec![In(FROM_PROTOCOL, &sets::SERVERS_ANY_PORT), Goto(chain)],
     ]
 }
 
 /// What may be a data connection to a service of FTP. If it is none, it is refused like any packet to the address.
-fn ftp_data() -> Vec<Vec<Statement>> {
+fn ftp_data(chain: &'static str) -> Vec<Vec<Statement>> {
     [ToTcpPort(FTP_DATA_PORT), ToTcpPortFrom(FIRST_UNPRIVILEGED_PORT)]
-        .map(|to_data_port| vec![to_data_port, In(TO, &sets::FTP_DATA), Goto("request_ftp_data")])
+        .map(|to_data_port| vec![to_data_port, In(TO, &sets::FTP_DATA), Goto(chain)])
         .into()
 }
 

@@ -8,24 +8,42 @@ use std::{
     time::Duration,
 };
 
-use common::{CLIENT, Node, Row, SERVER, VIP, at, both_services, elements, endpoint, packets, steering};
-use nft_rules::{Endpoint, Tables};
+use common::{
+    CLIENT, Node, Row, SERVER, VIP, at, both_services, elements, endpoint, packets, routed_services, steering,
+};
+use nft_rules::{DECIDED, Endpoint, Marked, Tables};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Where no answer is the right one.
+const LITTLE_PATIENCE: Duration = Duration::from_millis(700);
+
 /// How a TCP connection attempt ends.
 fn tcp(node: &Node, address: &str, port: u16) -> Result<(), ErrorKind> {
-    node.run(|| TcpStream::connect_timeout(&at(address, port), PATIENCE))
+    tcp_within(PATIENCE, node, address, port)
+}
+
+fn tcp_within(patience: Duration, node: &Node, address: &str, port: u16) -> Result<(), ErrorKind> {
+    node.run(|| TcpStream::connect_timeout(&at(address, port), patience))
         .map(drop)
         .map_err(|error| error.kind())
 }
 
+/// Whether a TCP connection attempt meets with no answer at all.
+fn is_ignored(node: &Node, address: &str, port: u16) -> bool {
+    tcp_within(LITTLE_PATIENCE, node, address, port) == Err(ErrorKind::TimedOut)
+}
+
 /// What comes of a datagram: an answer, a refusal, or nothing.
 fn udp(node: &Node, address: &str, port: u16) -> Result<usize, ErrorKind> {
+    udp_within(PATIENCE, node, address, port)
+}
+
+fn udp_within(patience: Duration, node: &Node, address: &str, port: u16) -> Result<usize, ErrorKind> {
     node.run(|| {
         let any = if address.contains(':') { "[::]:0" } else { "0.0.0.0:0" };
         let socket = UdpSocket::bind(any).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(patience)).unwrap();
         socket.connect(at(address, port)).unwrap();
         // A rule in OUTPUT that refuses a packet fails its sender on the same host as well.
         if let Err(error) = socket.send(b"?") {
@@ -180,6 +198,101 @@ fn a_service_of_every_port_refuses_every_port() {
         assert_eq!(udp(&row.client, vip, 53), Err(ErrorKind::ConnectionRefused));
     }
     assert_eq!(forwarded(&row), 0);
+}
+
+/// Does what the verdicts of a daemon do by a rule before ours.
+fn decide(node: &Node, mark: u32) {
+    for family in ["ip", "ip6"] {
+        node.nft(&format!(
+            "table {family} verdict {{\n chain pre {{\n type filter hook prerouting priority -301\n \
+             meta l4proto {{ tcp, udp }} meta mark set {mark:#x}\n }}\n}}\n"
+        ));
+    }
+}
+
+#[test]
+fn where_others_may_go_on_nobody_says_a_word() {
+    let row = Row::new();
+    watch(&row);
+    let mut tables = install(&row, both_services());
+    row.director.run(|| tables.update(elements(both_services()).silent_alone())).unwrap();
+    let silent =
+        |family: &str| packets(&row.director.must(&format!("nft list chain {family} nfvs silence")), "drop");
+    for ((vip, server), family) in VIP.into_iter().zip(SERVER).zip(["ip", "ip6"]) {
+        for node in [&row.client, &row.director] {
+            assert!(is_ignored(node, vip, 80), "to a service: {vip}");
+            let answer = udp_within(LITTLE_PATIENCE, node, vip, 80);
+            assert_eq!(answer, Err(ErrorKind::WouldBlock), "to a service: {vip}");
+            assert_eq!(tcp(node, vip, 81), Err(ErrorKind::ConnectionRefused), "fits no service: {vip}");
+        }
+        let requests = silent(family);
+        assert!(requests >= 4, "{requests}");
+        // Nobody listens there: the server resets, which a client at a VIP would not survive either.
+        assert!(is_ignored(&row.client, server, 8080), "from a server: {server}");
+        assert!(silent(family) > requests);
+        assert_eq!(tcp(&row.client, server, 8081), Err(ErrorKind::ConnectionRefused), "{server}");
+        assert!(ping(&row.client, "", vip) && ping(&row.client, "", server));
+    }
+    assert_eq!(forwarded(&row), 0);
+
+    // A daemon that lives has the last word.
+    decide(&row.director, DECIDED);
+    for (vip, server) in VIP.into_iter().zip(SERVER) {
+        for (address, port) in [(vip, 80), (server, 8080)] {
+            assert_eq!(tcp(&row.client, address, port), Err(ErrorKind::ConnectionRefused), "{address}");
+            assert_eq!(udp(&row.client, address, port), Err(ErrorKind::ConnectionRefused), "{address}");
+        }
+    }
+    row.director.nft("delete table ip verdict\ndelete table ip6 verdict\n");
+
+    row.director.run(|| tables.update(elements(both_services()))).unwrap();
+    for (vip, server) in VIP.into_iter().zip(SERVER) {
+        assert_eq!(tcp(&row.client, vip, 80), Err(ErrorKind::ConnectionRefused));
+        assert_eq!(tcp(&row.client, server, 8080), Err(ErrorKind::ConnectionRefused));
+    }
+}
+
+#[test]
+fn what_is_decided_about_without_more_is_refused_as_what_nobody_wants_and_loses_its_mark() {
+    let row = Row::new();
+    install(&row, both_services());
+    decide(&row.director, DECIDED | 0x42);
+    row.director.nft(
+        "table inet late {\n chain late {\n type filter hook postrouting priority 400\n \
+         meta mark 0x42 counter\n }\n}\n",
+    );
+    for (vip, server) in VIP.into_iter().zip(SERVER) {
+        assert_eq!(tcp(&row.client, vip, 80), Err(ErrorKind::ConnectionRefused));
+        assert_eq!(tcp(&row.client, server, 8080), Err(ErrorKind::ConnectionRefused));
+    }
+    assert!(packets(&row.director.ruleset(), "meta mark 0x00000042") >= 2, "the operator's half stays");
+}
+
+/// The services of a port reached by direct routing, of every port, of FTP, and by mark.
+#[test]
+fn silence_is_for_what_goes_to_queues_but_not_for_replies_that_are_right_as_they_are() {
+    let row = Row::new();
+    let (vip, server) = (VIP[0], SERVER[0]);
+    let ftp = Endpoint { ftp_data: true, ..endpoint(6, vip, Some(21), 20, (server, Some(21))) };
+    let services = [routed_services(), vec![ftp]].concat();
+    let marked = Marked { mark: 5, ipv6: false, servers: vec![], tunnels: vec![], accepts: true };
+    let held = elements(services).with_marked([marked]).silent_alone();
+    row.director.run(|| Tables::install(&steering(1), held)).unwrap();
+    row.director.nft(
+        "table ip marks {\n chain pre {\n type filter hook prerouting priority -301\n \
+         tcp dport 82 meta mark set 5\n }\n}\n",
+    );
+    for port in [443, 21, 20, 1024, 82] {
+        assert!(is_ignored(&row.client, vip, port), "{port}");
+    }
+    assert_eq!(tcp(&row.client, vip, 81), Err(ErrorKind::ConnectionRefused));
+    // Its server has the VIP, and answers as that.
+    row.server.ip(&format!("addr add {vip}/32 dev sd"));
+    let silent = || packets(&row.director.must("nft list chain ip nfvs silence"), "drop");
+    let before = silent();
+    row.server.run(|| UdpSocket::bind(at(vip, 443)).unwrap().send_to(b"!", at(CLIENT[0], 1234))).unwrap();
+    let queued = row.director.must("nft list chain ip nfvs reply_routed");
+    assert_eq!((silent(), packets(&queued, "queue")), (before, 1), "{queued}");
 }
 
 #[test]

@@ -62,7 +62,8 @@ fn nft_makes_the_same_expressions_of_the_text() {
         let installed = ours.run(|| steering(count));
         let held = elements([both_services(), routed_services()].concat())
             .with_peers([[0x02, 0, 0, 0xab, 0, 9]])
-            .ignoring_tunnels();
+            .ignoring_tunnels()
+            .silent_alone();
         ours.run(|| Tables::install(&installed, held.clone())).unwrap();
         theirs.nft(&without_queues(&format!("{installed}{held}")));
         for family in ["ip", "ip6"] {

@@ -10,7 +10,7 @@ use super::feedback::Reporters;
 use super::queue::{QueueCounters, read_counters};
 use super::settled::Settled;
 use super::steering::{self, SteeringWishes};
-use super::sync::{Sync, Wanted};
+use super::sync::{Prepared, Sync, Wanted};
 use super::worker::Worker;
 use super::{difference, preflight, translate};
 use crate::config::Config;
@@ -27,6 +27,8 @@ use std::time::Duration;
 
 /// How long workers may take to decide what waits in their queues when the daemon ends.
 const LAST_PATIENCE: Duration = Duration::from_secs(5);
+
+const RULES_UNCHANGED: &str = "the steering rules could not be changed";
 
 /// A worker and the queue it serves.
 #[derive(Debug)]
@@ -113,8 +115,12 @@ impl Control {
             Request::StartSync { side, daemon } => {
                 self.start_sync(*side, daemon.as_ref()).map(|()| Value::Null)
             }
-            Request::StopSync { side } => self.sync.stop(*side).map(|()| Value::Null),
-            Request::SetSyncRole { role } => self.sync.become_only(*role).map(|()| Value::Null),
+            Request::StopSync { side } => {
+                self.sync.prepare_stop(*side).and_then(|it| self.synchronise(it)).map(|()| Value::Null)
+            }
+            Request::SetSyncRole { role } => {
+                self.sync.prepare_role(*role).and_then(|it| self.synchronise(it)).map(|()| Value::Null)
+            }
             Request::Zero { service } => self.zero(service.as_ref()).map(|()| Value::Null),
             Request::ShowConnections {} | Request::Reload {} => Ok(Value::Null),
             change => translate::commands(change, &self.director.services())
@@ -159,8 +165,12 @@ impl Control {
         let plan = self.director.plan(commands)?;
         let prepared = self.sync.prepare(sync, plan.services())?;
         self.tables
-            .update(wishes.elements(&plan.steering(), &plan.services().tunables))
-            .context("the steering rules could not be changed")?;
+            .update(wishes.elements(
+                &plan.steering(),
+                &plan.services().tunables,
+                self.sync.has_master_with(&prepared),
+            ))
+            .context(RULES_UNCHANGED)?;
         self.director.commit(plan);
         self.sync.commit(prepared);
         self.reporters.follow();
@@ -168,9 +178,20 @@ impl Control {
         Ok(())
     }
 
-    /// What the tables have to hold as it is.
-    fn elements(&self) -> Elements {
-        self.wishes.elements(&self.director.steering(), &self.director.services().tunables)
+    /// Synchronises as prepared, or goes on as before. The rules know first: the connections of a director that dies
+    /// alone are not reset once others hear of them.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    fn synchronise(&mut self, prepared: Prepared) -> anyhow::Result<()> {
+        self.tables.update(self.elements(self.sync.has_master_with(&prepared))).context(RULES_UNCHANGED)?;
+        self.sync.commit(prepared);
+        Ok(())
+    }
+
+    /// What the tables have to hold for the services as they are.
+    fn elements(&self, is_sync_master: bool) -> Elements {
+        self.wishes.elements(&self.director.steering(), &self.director.services().tunables, is_sync_master)
     }
 
     /// What has to be done now and then: ends connections, defends the table, estimates rates, forgets servers removed
@@ -185,7 +206,7 @@ impl Control {
         self.director.maintain_schedulers(now);
         self.director.estimate(now);
         if self.director.empty_trash(now)
-            && let Err(error) = self.tables.update(self.elements())
+            && let Err(error) = self.tables.update(self.elements(self.sync.has_master()))
         {
             tracing::warn!(%error, "the steering of removed servers could not be cleaned up");
         }
@@ -240,7 +261,7 @@ impl Control {
     /// Starts a side of the synchronisation, as the request or the configuration has it.
     fn start_sync(&mut self, side: SyncSide, daemon: Option<&Value>) -> anyhow::Result<()> {
         let daemon = daemon.map(translate::sync_daemon).transpose()?;
-        self.sync.start(side, daemon.as_ref())
+        self.synchronise(self.sync.prepare_start(side, daemon.as_ref())?)
     }
 
     fn services(&self) -> Vec<ServiceStatus> {

@@ -159,9 +159,10 @@ fn start(config: &Config) -> anyhow::Result<Control> {
     ));
     let plan = director.plan(&translate::config_commands(config))?;
     let wishes = SteeringWishes::from(config);
-    let wanted = wishes.elements(&plan.steering(), &plan.services().tunables);
     let mut sync = Sync::new(&director, clock);
     let prepared = sync.prepare(sync::Wanted::load(config)?, plan.services())?;
+    let is_sync_master = sync.has_master_with(&prepared);
+    let wanted = wishes.elements(&plan.steering(), &plan.services().tunables, is_sync_master);
     director.commit(plan);
 
     let target = nft_rules::probe()?;

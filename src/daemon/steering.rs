@@ -32,10 +32,18 @@ impl SteeringWishes {
         changes.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
     }
 
-    /// What the tables have to hold for these services.
-    pub(super) fn elements(&self, steered: &[SteeredService], tunables: &Tunables) -> Elements {
-        let elements = services(steered, self.answer_ping).with_peers(self.peers.iter().copied());
-        if tunables.ignore_tunneled { elements.ignoring_tunnels() } else { elements }
+    /// What the tables have to hold for these services, and if other directors hear of their connections.
+    pub(super) fn elements(
+        &self,
+        steered: &[SteeredService],
+        tunables: &Tunables,
+        is_sync_master: bool,
+    ) -> Elements {
+        let mut elements = services(steered, self.answer_ping).with_peers(self.peers.iter().copied());
+        if tunables.ignore_tunneled {
+            elements = elements.ignoring_tunnels();
+        }
+        if is_sync_master { elements.silent_alone() } else { elements }
     }
 }
 

@@ -4,8 +4,8 @@ use super::clock::Clock;
 use super::queue::{Action, Decision, PacketQueue, QueueIoStats, QueuedPacket};
 use super::tunnel::{self, TunnelSender};
 use crate::director::packet::Rewritten;
-use crate::director::{Director, Refusal, ReplySource, Time, Verdict};
-use nft_rules::{ASK_AGAIN, MARK_MASK, REFUSE_NO_SERVER, SourceId, UNTRACK};
+use crate::director::{Director, Hook, Refusal, ReplySource, Time, Verdict};
+use nft_rules::{ASK_AGAIN, DECIDED, MARK_MASK, REFUSE_NO_SERVER, SourceId, UNTRACK};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -120,12 +120,15 @@ fn decide(
     now: Time,
     packet: &mut QueuedPacket<'_>,
 ) -> Decision {
+    let with = |id: u32| Some(packet.mark & !MARK_MASK | id);
+    // Behind routing no rule asks who has decided, nor clears the mark.
+    let decided = with(DECIDED).filter(|_| packet.meta.hook != Hook::Late);
     match director.handle_packet(now, &packet.meta, packet.payload) {
         Verdict::Accept | Verdict::Refuse(Refusal::NotServed) => {
-            Decision { action: Action::Accept, mark: None }
+            Decision { action: Action::Accept, mark: decided }
         }
         Verdict::Refuse(Refusal::NoServer) => {
-            Decision { action: Action::Accept, mark: Some(packet.mark & !MARK_MASK | REFUSE_NO_SERVER) }
+            Decision { action: Action::Accept, mark: with(REFUSE_NO_SERVER) }
         }
         Verdict::Forward { rewritten, source } => Decision {
             action: match rewritten.map(Rewritten::into_resized) {
@@ -133,11 +136,11 @@ fn decide(
                 Some(None) => Action::AcceptRewritten,
                 Some(Some(packet)) => Action::AcceptResized(packet),
             },
-            mark: source.map(|source| packet.mark & !MARK_MASK | source_mark(source)),
+            mark: source.map_or(decided, |source| with(source_mark(source))),
         },
         Verdict::Route(route) => Decision {
             action: Action::Accept,
-            mark: SourceId::new(route.0).map(|route| route.apply(packet.mark)),
+            mark: SourceId::new(route.0).map_or(decided, |route| with(route.mark())),
         },
         Verdict::Encapsulate(encapsulation) => tunnels.send(now, &encapsulation, packet.payload, packet.mark),
         Verdict::Tell { error, goes_on } => {
@@ -153,7 +156,7 @@ fn source_mark(source: ReplySource) -> u32 {
     match source {
         ReplySource::UNTRACKED => UNTRACK,
         ReplySource::ASKED_AGAIN => ASK_AGAIN,
-        ReplySource(number) => SourceId::new(number).map_or(0, SourceId::mark),
+        ReplySource(number) => SourceId::new(number).map_or(DECIDED, SourceId::mark),
     }
 }
 

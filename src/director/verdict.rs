@@ -84,7 +84,7 @@ pub struct ReplySource(pub u16);
 
 impl ReplySource {
     /// One more than the largest number of a service.
-    pub const LIMIT: u16 = 0xfffc;
+    pub const LIMIT: u16 = 0xfffb;
     /// No source at all: the packet is one that no rule could know for ours, and connection tracking is to leave it
     /// alone as it does those that are known by their address.
     pub const UNTRACKED: ReplySource = ReplySource(0xfffd);

@@ -296,7 +296,7 @@ fn services_of_an_address_share_their_routes_and_no_number_means_two_things() {
 }
 
 #[test]
-fn services_and_routes_share_65531_numbers() {
+fn services_and_routes_share_65530_numbers() {
     let bed = Bed::new();
     let service = |number: u32, servers: u32| {
         let servers = (0..servers).map(|n| {
@@ -316,10 +316,10 @@ fn services_and_routes_share_65531_numbers() {
         (0..64).map(|number| service(number, 1022)).chain([service(64, 56)]).collect();
     bed.director.apply(&all_but_two).unwrap();
     let refused = bed.director.apply(&[service(65, 2)]).unwrap_err();
-    assert_eq!(refused, CommandError::TooManyServices { max: 65_531 });
+    assert_eq!(refused, CommandError::TooManyServices { max: 65_530 });
     assert_eq!(
         refused.to_string(),
-        "too many services and servers with \"dr\", \"local\" or \"tunnel\": 65531 of one address family are \
+        "too many services and servers with \"dr\", \"local\" or \"tunnel\": 65530 of one address family are \
          possible together"
     );
     bed.director.apply(&[service(65, 1)]).unwrap();

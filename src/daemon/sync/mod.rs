@@ -90,6 +90,17 @@ pub(super) struct Prepared {
     backup: Change<Backup>,
 }
 
+impl Prepared {
+    /// This, and a side not running.
+    fn without(mut self, side: SyncSide) -> Prepared {
+        match side {
+            SyncSide::Master => self.master = Change::Stop,
+            SyncSide::Backup => self.backup = Change::Stop,
+        }
+        self
+    }
+}
+
 impl Sync {
     /// Nothing runs yet.
     pub(super) fn new(director: &Arc<Director>, clock: Clock) -> Sync {
@@ -153,11 +164,15 @@ impl Sync {
         }
     }
 
-    /// Starts a side that does not run, as configured unless told otherwise.
+    /// Gets ready to start a side that does not run, as configured unless told otherwise.
     ///
     /// # Errors
     /// If it runs, or what keeps it from running.
-    pub(super) fn start(&mut self, side: SyncSide, daemon: Option<&SyncDaemon>) -> anyhow::Result<()> {
+    pub(super) fn prepare_start(
+        &self,
+        side: SyncSide,
+        daemon: Option<&SyncDaemon>,
+    ) -> anyhow::Result<Prepared> {
         if let Some(running) = self.running(side) {
             bail!("the {side} runs already, on {}", running.interface);
         }
@@ -166,42 +181,59 @@ impl Sync {
                 "nothing is configured for the {side}; write \"sync\" into the configuration file, or name an interface"
             )
         })?;
-        let services = self.director.services();
+        let (services, mut prepared) = (self.director.services(), self.unchanged());
         match side {
             SyncSide::Master => {
                 let seals = self.secrets.load().is_some();
-                self.begin_master(self.make_master(&daemon, &services, seals)?);
+                prepared.master = Change::Start(self.make_master(&daemon, &services, seals)?);
             }
-            SyncSide::Backup => self.begin_backup(self.make_backup(&daemon, &services)?),
+            SyncSide::Backup => prepared.backup = Change::Start(self.make_backup(&daemon, &services)?),
         }
-        Ok(())
+        Ok(prepared)
     }
 
-    /// Ends a side that runs.
+    /// Gets ready to end a side that runs.
     ///
     /// # Errors
     /// If it does not run.
-    pub(super) fn stop(&mut self, side: SyncSide) -> anyhow::Result<()> {
+    pub(super) fn prepare_stop(&self, side: SyncSide) -> anyhow::Result<Prepared> {
         if self.running(side).is_none() {
             bail!("the {side} does not run");
         }
-        self.end(side);
-        Ok(())
+        Ok(self.unchanged().without(side))
     }
 
-    /// Has one side run, as configured unless it does already, and the other one not.
+    /// Gets ready to have one side run, as configured unless it does already, and the other one not.
     ///
     /// # Errors
-    /// What keeps it from running; both are as they were then.
-    pub(super) fn become_only(&mut self, side: SyncSide) -> anyhow::Result<()> {
-        if self.running(side).is_none() {
-            self.start(side, None)?;
-        }
-        self.end(match side {
+    /// What keeps it from running.
+    pub(super) fn prepare_role(&self, side: SyncSide) -> anyhow::Result<Prepared> {
+        let prepared = match self.running(side) {
+            None => self.prepare_start(side, None)?,
+            Some(_) => self.unchanged(),
+        };
+        Ok(prepared.without(match side {
             SyncSide::Master => SyncSide::Backup,
             SyncSide::Backup => SyncSide::Master,
-        });
-        Ok(())
+        }))
+    }
+
+    /// Whether the master runs.
+    pub(super) fn has_master(&self) -> bool {
+        self.master.is_some()
+    }
+
+    /// Whether the master runs once this is [carried out](Self::commit).
+    pub(super) fn has_master_with(&self, prepared: &Prepared) -> bool {
+        match prepared.master {
+            Change::None => self.has_master(),
+            Change::Stop => false,
+            Change::Start(_) => true,
+        }
+    }
+
+    fn unchanged(&self) -> Prepared {
+        Prepared { wanted: self.configured(), master: Change::None, backup: Change::None }
     }
 
     fn running(&self, side: SyncSide) -> Option<&SyncDaemon> {
