@@ -313,7 +313,7 @@ fn services_and_routes_share_65530_numbers() {
     };
     // Each takes a number for itself and one for each server.
     let all_but_two: Vec<Command> =
-        (0..64).map(|number| service(number, 1022)).chain([service(64, 56)]).collect();
+        (0..64).map(|number| service(number, 1022)).chain([service(64, 55)]).collect();
     bed.director.apply(&all_but_two).unwrap();
     let refused = bed.director.apply(&[service(65, 2)]).unwrap_err();
     assert_eq!(refused, CommandError::TooManyServices { max: 65_530 });
