@@ -582,7 +582,8 @@ pub struct SyncDaemonStatus {
     pub maxlen: u16,
 }
 
-/// The master of a synchronisation, and what it has done since it was started.
+/// The master of a synchronisation, and what it has done since it was started; `records`, `lost` for want of room and
+/// `unsent` since the daemon was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncMasterStatus {
     /// What it runs with.
@@ -606,7 +607,8 @@ pub struct SyncMasterStatus {
     pub unsent: BTreeMap<String, u64>,
 }
 
-/// The backup of a synchronisation, and what it has done since it was started.
+/// The backup of a synchronisation, and what it has done since the daemon was started; what came from `peers` since
+/// the backup was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncBackupStatus {
     /// What it runs with.
