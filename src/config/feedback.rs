@@ -4,14 +4,13 @@ use super::complaint::Findings;
 use super::file::{self, Object};
 use super::number::number;
 use super::read::{self, Read};
+use super::text;
 use crate::director::scheduler::SchedulerKind;
 use crate::director::service as director;
 use jsonc_parser::ast::Value;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{self, Deserializer, Visitor};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::borrow::Cow;
-use std::fmt;
 use std::time::Duration;
 
 /// Where the servers' reports of load come from: "http" or "file". Needed for the scheduler "feedback".
@@ -95,19 +94,7 @@ macro_rules! text {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<$name, D::Error> {
-                struct Text;
-                impl Visitor<'_> for Text {
-                    type Value = $name;
-
-                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                        f.write_str($what)
-                    }
-
-                    fn visit_str<E: de::Error>(self, text: &str) -> Result<$name, E> {
-                        $name::new(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
-                    }
-                }
-                deserializer.deserialize_str(Text)
+                text::deserialize(deserializer, $what, $name::new)
             }
         }
 

@@ -1,7 +1,7 @@
 //! The Ethernet address of an interface, as it is written.
 
+use super::text;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
@@ -51,19 +51,8 @@ impl Serialize for MacAddress {
 
 impl<'de> Deserialize<'de> for MacAddress {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<MacAddress, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = MacAddress;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the Ethernet address of one interface, such as \"52:54:00:12:34:56\"")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<MacAddress, E> {
-                MacAddress::new(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
-            }
-        }
-        deserializer.deserialize_str(Text)
+        let expected = "the Ethernet address of one interface, such as \"52:54:00:12:34:56\"";
+        text::deserialize(deserializer, expected, MacAddress::new)
     }
 }
 

@@ -33,6 +33,7 @@ pub mod service_keys;
 mod settings;
 pub mod sync;
 mod syntax;
+mod text;
 pub mod tunables;
 pub mod tunnel;
 

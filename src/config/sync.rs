@@ -5,13 +5,12 @@ use super::file::Object;
 use super::model::{self, SyncSettings};
 use super::number::number;
 use super::read::{self, Read};
+use super::text;
 use super::tunables::{SyncVersion, Tunables};
 use jsonc_parser::ast::Value;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::borrow::Cow;
-use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -132,19 +131,8 @@ impl Interface {
 
 impl<'de> Deserialize<'de> for Interface {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Interface, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = Interface;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the name of a network interface, such as \"eth1\"")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Interface, E> {
-                Interface::new(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
-            }
-        }
-        deserializer.deserialize_str(Text)
+        let expected = "the name of a network interface, such as \"eth1\"";
+        text::deserialize(deserializer, expected, Interface::new)
     }
 }
 
@@ -175,19 +163,8 @@ impl KeyFile {
 
 impl<'de> Deserialize<'de> for KeyFile {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<KeyFile, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = KeyFile;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the absolute path of a file, such as \"/etc/nfvs/sync.keys\"")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<KeyFile, E> {
-                KeyFile::new(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
-            }
-        }
-        deserializer.deserialize_str(Text)
+        let expected = "the absolute path of a file, such as \"/etc/nfvs/sync.keys\"";
+        text::deserialize(deserializer, expected, KeyFile::new)
     }
 }
 
@@ -224,20 +201,8 @@ impl Default for Group {
 
 impl<'de> Deserialize<'de> for Group {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Group, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = Group;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the address of a multicast group, such as \"224.0.0.81\" or \"ff02::81\"")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Group, E> {
-                let group = text.parse().ok().and_then(Group::new);
-                group.ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
-            }
-        }
-        deserializer.deserialize_str(Text)
+        let expected = "the address of a multicast group, such as \"224.0.0.81\" or \"ff02::81\"";
+        text::deserialize(deserializer, expected, |text| text.parse().ok().and_then(Group::new))
     }
 }
 

@@ -88,7 +88,6 @@ pub(super) struct Synchronisation {
     /// Whether there is a master, for whoever handles a packet to ask first.
     is_master: AtomicBool,
     master: ArcSwapOption<Master>,
-    is_backup: AtomicBool,
     backup: ArcSwapOption<BackupSettings>,
     counters: Counters,
 }
@@ -104,7 +103,7 @@ impl Synchronisation {
 impl Director {
     /// Whether requests pass as if there were no services, because another director answers them (`backup_only`).
     pub(super) fn passes_requests(&self, services: &Services) -> bool {
-        services.tunables.backup_only && self.sync.is_backup.load(Ordering::Relaxed)
+        services.tunables.backup_only && self.sync.backup.load().is_some()
     }
 
     /// Has records written from now on, in place of a master that runs, whose messages are discarded.
@@ -122,12 +121,10 @@ impl Director {
     /// Has messages [applied](Self::apply_sync) from now on.
     pub fn start_sync_backup(&self, settings: BackupSettings) {
         self.sync.backup.store(Some(Arc::new(settings)));
-        self.sync.is_backup.store(true, Ordering::Relaxed);
     }
 
     /// Has no more messages applied. What came of those that were stays.
     pub fn stop_sync_backup(&self) {
-        self.sync.is_backup.store(false, Ordering::Relaxed);
         self.sync.backup.store(None);
     }
 
