@@ -192,7 +192,12 @@ fn what_is_told_meanwhile_is_newer_than_the_table() {
             let client = format!("10.{}.{}.2:{}", 16 + number % 4, number / 256, 1024 + number);
             match number % 9 {
                 0 | 1 => {
-                    drop(master.handle(&mut tcp(&client, WEB, [ACK, FIN | ACK, RST][random.usize(..3)], b"")))
+                    drop(master.handle(&mut tcp(
+                        &client,
+                        WEB,
+                        [ACK, FIN | ACK, RST][random.usize(..3)],
+                        b"",
+                    )));
                 }
                 3 => drop(master.handle(&mut tcp(&client, SHOP, ACK, b""))),
                 5 => drop(master.handle(&mut udp(&client, DNS, b"question"))),

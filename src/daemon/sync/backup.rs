@@ -143,7 +143,7 @@ async fn ask_masters(guest: &Guest, received: &Mutex<Received>) {
                 tracing::warn!(%master, failure = describe(&failure), millis, "the whole table has not come; asking again");
             }
             Err(failure) => {
-                tracing::debug!(%master, failure = describe(&failure), "the table has not come again")
+                tracing::debug!(%master, failure = describe(&failure), "the table has not come again");
             }
         }
     }

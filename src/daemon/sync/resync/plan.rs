@@ -230,8 +230,8 @@ mod tests {
             None
         }
 
-        fn end(&mut self, came: Result<Progress, Failure>) -> bool {
-            self.plan.note_end(self.master(), &came, self.now)
+        fn end(&mut self, came: &Result<Progress, Failure>) -> bool {
+            self.plan.note_end(self.master(), came, self.now)
         }
 
         fn lose(&mut self, lost: i64) {
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(bench.state(), SyncTableState::Asking);
         bench.plan.note_progress(bench.master(), Progress::default(), bench.now);
         assert_eq!(bench.state(), SyncTableState::Receiving);
-        assert!(!bench.end(Ok(Progress::default())));
+        assert!(!bench.end(&Ok(Progress::default())));
         assert_eq!(bench.wait(1_000), None);
         bench.session = 2;
         assert_eq!(bench.wait(1_000), None, "it has begun anew");
@@ -266,15 +266,15 @@ mod tests {
     fn after_a_failure_it_is_asked_again_while_it_is_heard() {
         let mut bench = Bench::new();
         assert_eq!(bench.wait(0), Some(0));
-        assert!(bench.end(Err(Failure::Ended)), "news");
+        assert!(bench.end(&Err(Failure::Ended)), "news");
         assert_eq!(bench.wait(60), Some(5));
-        assert!(!bench.end(Err(Failure::Ended)), "no news");
+        assert!(!bench.end(&Err(Failure::Ended)), "no news");
         bench.now = bench.now + Duration::from_secs(60);
         assert_eq!(bench.plan.next(bench.now), None, "it is not heard");
         bench.session = 2;
         bench.offer();
         assert_eq!(bench.wait(0), Some(0));
-        assert!(bench.end(Err(Failure::Silent)));
+        assert!(bench.end(&Err(Failure::Silent)));
         let (_, asked) = bench.plan.masters().next().unwrap();
         assert_eq!(asked.failed, [("ended", 2), ("silent", 1)].into());
         assert_eq!(asked.error.as_deref(), Some("the other director has fallen silent"));
@@ -284,17 +284,17 @@ mod tests {
     fn losses_are_made_good_at_leisure() {
         let mut bench = Bench::new();
         assert_eq!(bench.wait(0), Some(0));
-        bench.end(Ok(Progress::default()));
+        bench.end(&Ok(Progress::default()));
         bench.lose(2);
         bench.lose(-2);
         assert_eq!(bench.wait(100), None, "they were late");
         bench.lose(3);
         assert_eq!(bench.wait(100), Some(1), "they may be late");
-        bench.end(Ok(Progress::default()));
+        bench.end(&Ok(Progress::default()));
         for pause in [10, 20, 40, 80, 160, 320, 320] {
             bench.lose(1);
             assert_eq!(bench.wait(1_000), Some(pause));
-            bench.end(Ok(Progress::default()));
+            bench.end(&Ok(Progress::default()));
         }
         assert_eq!(bench.wait(1_000), None);
         bench.lose(1);
@@ -305,7 +305,7 @@ mod tests {
     fn a_master_that_was_away_is_asked_again() {
         let mut bench = Bench::new();
         assert_eq!(bench.wait(0), Some(0));
-        bench.end(Ok(Progress::default()));
+        bench.end(&Ok(Progress::default()));
         bench.now = bench.now + Duration::from_secs(60);
         assert_eq!(bench.plan.next(bench.now), None);
         bench.offer();
