@@ -3,7 +3,7 @@
 use super::super::secrets::Valid;
 use super::stream::{Agreed, Reader, Stream, lot, names, receive_hello, send};
 use super::wire::{Answer, Hello, Notice};
-use super::{Failure, HANDSHAKE};
+use super::{Failure, HANDSHAKE, WHOLE};
 use crate::daemon::clock::Clock;
 use crate::director::Director;
 use crate::director::sync::{Applied, SyncOutcome};
@@ -52,7 +52,7 @@ impl Guest {
         note: impl FnMut(Progress),
     ) -> Result<Progress, Failure> {
         let mut stream = timeout(HANDSHAKE, self.connect(master)).await.map_err(|_| Failure::Silent)??;
-        self.take_in(&mut stream, note).await
+        timeout(WHOLE, self.take_in(&mut stream, note)).await.map_err(|_| Failure::Slow)?
     }
 
     async fn connect(&self, master: SocketAddr) -> std::io::Result<TcpStream> {

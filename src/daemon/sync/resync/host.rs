@@ -4,9 +4,9 @@
 //! takes them in more slowly is told them more slowly.
 
 use super::super::secrets::Valid;
-use super::Failure;
 use super::stream::{Agreed, Stream, Writer, lot, names, receive, receive_hello, send};
 use super::wire::{Answer, Hello, Notice};
+use super::{Failure, WHOLE};
 use crate::daemon::clock::Clock;
 use crate::director::Director;
 use crate::director::sync::Walk;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use sync_proto::SyncId;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, timeout};
 
 /// How many are told at a time.
 const PLACES: usize = 4;
@@ -51,7 +51,7 @@ pub(in crate::daemon::sync) struct Host {
     secrets: Valid,
     clock: Clock,
     syncid: SyncId,
-    places: Semaphore,
+    places: Arc<Semaphore>,
     given: Mutex<Given>,
 }
 
@@ -68,7 +68,7 @@ impl Host {
             secrets: Arc::clone(secrets),
             clock,
             syncid,
-            places: Semaphore::new(PLACES),
+            places: Arc::new(Semaphore::new(PLACES)),
             given: Mutex::default(),
         })
     }
@@ -92,17 +92,18 @@ impl Host {
     }
 
     async fn receive(self: &Arc<Host>, mut stream: TcpStream, from: SocketAddr) {
-        let host = Arc::clone(self);
-        if self.places.available_permits() == 0 {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             tracing::warn!(%from, places = PLACES, "somebody asks for the table while as many as can be are told of it");
             *self.given().failed.entry("busy").or_default() += 1;
-            let _ = tokio::time::timeout(REFUSAL, self.turn_away(&mut stream)).await;
+            let _ = timeout(REFUSAL, self.turn_away(&mut stream)).await;
             return;
-        }
+        };
+        self.given().running += 1;
+        let host = Arc::clone(self);
         tokio::spawn(async move {
-            let Ok(_place) = host.places.try_acquire() else { return };
-            host.given().running += 1;
-            let told = host.tell(&mut stream, &from.to_string()).await;
+            let _place = place;
+            let told = timeout(WHOLE, host.tell(&mut stream, &from.to_string())).await;
+            let told = told.unwrap_or(Err(Failure::Slow));
             let mut given = host.given();
             given.running -= 1;
             match told {

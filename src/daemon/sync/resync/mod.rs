@@ -23,6 +23,9 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 /// How long nothing may come, or go, once the table is on its way.
 const STALL: Duration = Duration::from_secs(10);
 
+/// How long all of it may take, so that nobody is kept by one who dawdles.
+const WHOLE: Duration = Duration::from_secs(600);
+
 /// Why a table has not come, or not gone, to its end.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
@@ -35,6 +38,9 @@ pub(super) enum Failure {
     /// Nothing has come, or gone, for too long.
     #[error("the other director has fallen silent")]
     Silent,
+    /// It has taken too long.
+    #[error("it has taken longer than {} s", WHOLE.as_secs())]
+    Slow,
     /// The other side speaks something else.
     #[error("what came is not of this protocol")]
     Garbage,
@@ -64,6 +70,7 @@ impl Failure {
             Failure::Io(_) => "io",
             Failure::Ended => "ended",
             Failure::Silent => "silent",
+            Failure::Slow => "slow",
             Failure::Garbage => "garbage",
             Failure::NoKey => "no_key",
             Failure::Unsealed(_) => "unauthenticated",

@@ -16,6 +16,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use sync_proto::{Addresses, ConnFlags, Encoder, OptionalParameters, Record, SyncId, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::net::{TcpListener, TcpStream};
 
 const GROUP: SyncId = SyncId(7);
 const FIRST: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
@@ -79,7 +80,7 @@ fn clients(director: &Director) -> BTreeSet<String> {
 }
 
 fn run<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(work)
 }
 
@@ -156,6 +157,38 @@ fn nobody_is_told_without_the_key_or_told_by_who_lacks_it() {
 
 fn question(keys: [wire::KeyId; 2]) -> Hello {
     Hello { syncid: GROUP, answer: Answer::Yes, keys, lot: [5; 16] }
+}
+
+#[test]
+fn as_many_as_there_are_places_for_are_told_at_a_time() {
+    let (master, backup) = (director(10), director(0));
+    let host = host(&master, &none());
+    run(async {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let listening = tokio::spawn(Arc::clone(&host).listen(listener));
+        let mut places = Vec::new();
+        for _ in 0..4 {
+            places.push(TcpStream::connect(address).await.expect("the port is open"));
+        }
+        let guest = guest(&backup, &none());
+        let mut fifth = TcpStream::connect(address).await.expect("the port is open");
+        let refused = guest.take_in(&mut fifth, |_| {}).await;
+        assert!(matches!(refused, Err(Failure::Refused(Answer::Busy))), "{refused:?}");
+        let given = host.given().clone();
+        assert_eq!((given.running, given.failed["busy"]), (4, 1));
+        // A place is free once one of them has gone.
+        places.pop();
+        let came = loop {
+            let mut next = TcpStream::connect(address).await.expect("the port is open");
+            match guest.take_in(&mut next, |_| {}).await {
+                Err(Failure::Refused(Answer::Busy)) => {}
+                came => break came,
+            }
+        };
+        assert_eq!(came.expect("a table").came, 10);
+        listening.abort();
+    });
 }
 
 /// What a host says of somebody who sends these bytes, and no more.
