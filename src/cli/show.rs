@@ -4,7 +4,8 @@ use super::arguments::What;
 use super::client::Client;
 use crate::daemon::api::{
     ConnectionStatus, PersistenceStatus, QueueStatus, RateStatus, Request, ServerStatus, ServiceName,
-    ServiceStatus, Statistics, SyncDaemonStatus, SyncStatus, Traffic, TrafficRates, TunablesStatus,
+    ServiceStatus, Statistics, SyncDaemonStatus, SyncStatus, SyncTableState, SyncTableStatus,
+    SyncTablesStatus, Traffic, TrafficRates, TunablesStatus,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -66,6 +67,14 @@ fn print_sync(sync: &SyncStatus, out: &mut impl Write) -> anyhow::Result<()> {
         )?;
         writeln!(out, "  messages lost: {}", by_reason(&master.lost))?;
         writeln!(out, "  records not sent: {}", by_reason(&master.unsent))?;
+        if let Some(tables) = &master.resync {
+            let SyncTablesStatus { port, complete, in_progress, entries, failed } = tables;
+            let failed = by_reason(failed);
+            writeln!(
+                out,
+                "  tables told at port {port}: complete {complete}, in progress {in_progress}, failed {failed}; entries {entries}"
+            )?;
+        }
     }
     if let Some(backup) = &sync.backup {
         writeln!(out, "backup sync daemon ({})", sync_daemon(&backup.daemon))?;
@@ -88,11 +97,37 @@ fn print_sync(sync: &SyncStatus, out: &mut impl Write) -> anyhow::Result<()> {
             }
             writeln!(out, "; last {} s ago", peer.last_message)?;
         }
+        for table in backup.resync.iter().flatten() {
+            writeln!(out, "  table of {}: {}", table.master, table_state(table))?;
+        }
+        if backup.resync.as_ref().is_some_and(Vec::is_empty) {
+            writeln!(out, "  tables: no master has offered one")?;
+        }
     }
     if sync.master.is_none() && sync.backup.is_none() {
         writeln!(out, "no synchronisation")?;
     }
     Ok(())
+}
+
+/// How far a master's table has come.
+fn table_state(table: &SyncTableStatus) -> String {
+    let SyncTableStatus { entries, records, known, rejected, millis, since, .. } = table;
+    let (seconds, tenths) = (millis / 1000, millis % 1000 / 100);
+    match table.state {
+        SyncTableState::Waiting => "to be asked for".to_owned(),
+        SyncTableState::Asking => format!("asking for {seconds}.{tenths} s"),
+        SyncTableState::Receiving => {
+            format!("receiving, {records} of about {entries} in {seconds}.{tenths} s")
+        }
+        SyncTableState::Complete => format!(
+            "complete, {records} records (known {known}, refused {rejected}) in {seconds}.{tenths} s; {since} s ago"
+        ),
+        SyncTableState::Failed => format!(
+            "failed after {records} of about {entries}: {}; {since} s ago",
+            table.error.as_deref().unwrap_or("unknown")
+        ),
+    }
 }
 
 fn sync_daemon(daemon: &SyncDaemonStatus) -> String {

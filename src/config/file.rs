@@ -434,7 +434,7 @@ impl JsonSchema for Address {
 mod tests {
     use super::super::feedback::HttpReport;
     use super::*;
-    use crate::config::sync::{Authentication, SyncDaemon};
+    use crate::config::sync::{Authentication, Resync, SyncDaemon};
     use std::collections::BTreeSet;
 
     /// [`Object::REQUIRED`] is what serde requires, as the schema made from the same attributes tells.
@@ -460,6 +460,7 @@ mod tests {
         check::<Sync>();
         check::<SyncDaemon>();
         check::<Authentication>();
+        check::<Resync>();
         check::<Feedback>();
         check::<HttpReport>();
     }

@@ -40,8 +40,8 @@ pub mod tunnel;
 pub use complaint::{Complaint, Complaints};
 pub use mac::MacAddress;
 pub use model::{
-    Authentication, Config, Key, PathChoice, Protocol, QueueBackend, Queues, Server, Service, SyncDaemon,
-    SyncSettings, Timeouts, UnknownWord,
+    Authentication, Config, Key, PathChoice, Protocol, QueueBackend, Queues, Resync, Server, Service,
+    SyncDaemon, SyncSettings, Timeouts, UnknownWord,
 };
 
 use complaint::Findings;

@@ -149,6 +149,15 @@ pub struct SyncSettings {
     pub backup: Option<SyncDaemon>,
     /// How directors know that messages are from each other, if they do.
     pub authentication: Option<Authentication>,
+    /// Whether a backup can ask for the whole table, and does.
+    pub resync: Option<Resync>,
+}
+
+/// Whole tables, between nfvs directors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resync {
+    /// The TCP port at which the master can be asked.
+    pub port: u16,
 }
 
 /// How directors know that messages are from each other.

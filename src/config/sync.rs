@@ -36,6 +36,10 @@ pub struct Sync {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Authentication")]
     pub authentication: Option<Authentication>,
+    /// A backup that begins, or has lost messages, asks for the whole table. Kernels cannot, and are not disturbed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Resync")]
+    pub resync: Option<Resync>,
 }
 
 impl Object for Sync {
@@ -58,6 +62,20 @@ pub struct Authentication {
 
 impl Object for Authentication {
     const REQUIRED: &'static [&'static str] = &["keys"];
+}
+
+/// Whole tables, between nfvs directors.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Resync {
+    /// The TCP port at which the master can be asked, by the interface of the synchronisation. A backup asks at the port
+    /// that the master names.
+    #[serde(default)]
+    pub port: SyncPort,
+}
+
+impl Object for Resync {
+    const REQUIRED: &'static [&'static str] = &[];
 }
 
 const fn yes() -> bool {
@@ -102,7 +120,7 @@ number! {
 }
 
 number! {
-    /// The first UDP port.
+    /// The first UDP port, or the TCP port.
     SyncPort(u16): "a port", 1 to 65535; default 8848
 }
 
@@ -245,7 +263,9 @@ pub(super) fn sync(
         authentication.and_then(|Read { written: Authentication { keys, required }, .. }| {
             Some(model::Authentication { keys: keys?.0, required })
         });
-    (SyncSettings { master, backup, authentication }, written)
+    let resync = read::part::<Resync>(sync, "sync", "resync", findings);
+    let resync = resync.map(|read| model::Resync { port: read.written.port.get() });
+    (SyncSettings { master, backup, authentication, resync }, written)
 }
 
 fn daemon(read: &Read<'_, SyncDaemon>, findings: &mut Findings<'_>) -> model::SyncDaemon {

@@ -605,6 +605,24 @@ pub struct SyncMasterStatus {
     pub lost: BTreeMap<String, u64>,
     /// Records that no message could carry, by reason.
     pub unsent: BTreeMap<String, u64>,
+    /// The tables that backups have asked for; none: they cannot.
+    #[serde(default)]
+    pub resync: Option<SyncTablesStatus>,
+}
+
+/// What backups have asked a master for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncTablesStatus {
+    /// The TCP port to ask at.
+    pub port: u16,
+    /// Tables that were told to their end.
+    pub complete: u64,
+    /// Tables that are being told.
+    pub in_progress: u64,
+    /// Entries told of.
+    pub entries: u64,
+    /// Questions that came to nothing, by reason.
+    pub failed: BTreeMap<String, u64>,
 }
 
 /// The backup of a synchronisation, and what it has done since the daemon was started; what came from `peers` since
@@ -630,6 +648,52 @@ pub struct SyncBackupStatus {
     pub rejected: BTreeMap<String, u64>,
     /// Who sent messages.
     pub peers: Vec<SyncPeerStatus>,
+    /// The tables of masters that can be asked; none: nobody asks.
+    #[serde(default)]
+    pub resync: Option<Vec<SyncTableStatus>>,
+}
+
+/// The whole table of a master, as a backup has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncTableStatus {
+    /// The master's address.
+    pub master: String,
+    /// How far it has come.
+    pub state: SyncTableState,
+    /// Why it has not come to its end; none: nothing has gone wrong.
+    pub error: Option<String>,
+    /// About how many entries the master had.
+    pub entries: u64,
+    /// How many records have come.
+    pub records: u64,
+    /// Of them, those about entries of which more was known.
+    pub known: u64,
+    /// Of them, those that could not be applied.
+    pub rejected: u64,
+    /// How long it has taken so far, or took, in milliseconds.
+    pub millis: u64,
+    /// Seconds since the state came to be.
+    pub since: u64,
+    /// Tables of this master that have come to their end.
+    pub complete: u64,
+    /// Those that have not, by reason.
+    pub failed: BTreeMap<String, u64>,
+}
+
+/// How far a table has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyncTableState {
+    /// It will be asked for.
+    Waiting,
+    /// It is being asked for.
+    Asking,
+    /// It comes.
+    Receiving,
+    /// All of it has come.
+    Complete,
+    /// It has not come to its end, and will be asked for again.
+    Failed,
 }
 
 /// A director that has sent messages.

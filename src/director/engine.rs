@@ -17,6 +17,7 @@ use super::scheduling::{Occasion, OccasionKind, Unscheduled, connect_once};
 use super::service::{
     Family, ForwardMethod, Fwmark, OnRemove, RealServer, Services, Tunables, VirtualService,
 };
+use super::sync::Source;
 use super::tunnel::Destination;
 use super::{DropReason, Hook, Limits, PacketMeta, Refusal, ReplySource, TableHasher, Time, Verdict};
 use arc_swap::ArcSwap;
@@ -636,6 +637,7 @@ fn event(flow: &FlowInfo) -> Option<Event> {
 
 /// Takes the connection's state, timeout and activity one packet further.
 fn advance(connection: &mut Connection, services: &Services, direction: Direction, flow: &FlowInfo) {
+    connection.emission.note_source(Source::Packet);
     let Some(event) = event(flow) else { return };
     let replies_elsewhere = connection.flags.contains(ConnFlags::NOOUTPUT);
     let direction = match direction {

@@ -30,6 +30,7 @@ mod sync_backup;
 mod sync_link;
 mod sync_master;
 mod sync_recordings;
+mod sync_resync;
 mod sync_simulation;
 mod thresholds;
 mod timers;

@@ -1,5 +1,8 @@
 //! Takes in what other directors tell (`sync_thread_backup` of `net/netfilter/ipvs/ip_vs_sync.c`).
 
+use super::resync::guest::{Guest, Progress};
+use super::resync::plan::{Plan, describe};
+use super::resync::wire::Notice;
 use super::seal::{Opened, Opener, Unsealed};
 use super::secrets::Valid;
 use super::thread::{Stop, SyncThread};
@@ -8,9 +11,10 @@ use crate::director::sync::{Applied, SyncOutcome};
 use crate::director::{Director, Time};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use sync_proto::SyncId;
 
 /// How many datagrams one port's task takes in before the others have their turn.
 const TURN: usize = 64;
@@ -18,6 +22,8 @@ const TURN: usize = 64;
 const MOST_PEERS: usize = 32;
 /// How long a socket rests that cannot receive.
 const REST: Duration = Duration::from_secs(1);
+/// How often is looked whether a master is to be asked.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A running backup.
 #[derive(Debug)]
@@ -33,6 +39,8 @@ pub(super) struct Received {
     pub peers: BTreeMap<Option<IpAddr>, Peer>,
     /// Datagrams that were not taken, by the place of the reason in [`Unsealed::ALL`].
     pub unsealed: [u64; Unsealed::ALL.len()],
+    /// Which masters are asked for their tables, if any are.
+    pub plan: Option<Plan>,
     opener: Opener,
 }
 
@@ -54,7 +62,8 @@ pub(super) struct Peer {
 }
 
 impl Backup {
-    /// Gets ready to receive from these sockets, one a port, datagrams of at most `max_len` bytes.
+    /// Gets ready to receive from these sockets, one a port, datagrams of at most `max_len` bytes, and to ask masters for
+    /// their tables if there is a guest to do it.
     ///
     /// # Errors
     /// If the system gives no thread.
@@ -62,10 +71,13 @@ impl Backup {
         sockets: Vec<UdpSocket>,
         max_len: usize,
         secrets: &Valid,
+        guest: Option<Guest>,
+        syncid: SyncId,
         director: &Arc<Director>,
         clock: Clock,
     ) -> io::Result<Backup> {
-        let received = Arc::new(Mutex::default());
+        let plan = guest.is_some().then(Plan::default);
+        let received = Arc::new(Mutex::new(Received { plan, ..Received::default() }));
         let (director, secrets, shared) = (Arc::clone(director), Arc::clone(secrets), Arc::clone(&received));
         let thread = SyncThread::start("sync-backup", move |stop: Stop| async move {
             let mut tasks = tokio::task::JoinSet::new();
@@ -76,9 +88,13 @@ impl Backup {
                     secrets: Arc::clone(&secrets),
                     director: Arc::clone(&director),
                     clock,
+                    syncid,
                     received: Arc::clone(&shared),
                 };
                 tasks.spawn(async move { receiver.run(max_len).await });
+            }
+            if let Some(guest) = guest {
+                tasks.spawn(async move { ask_masters(&guest, &shared).await });
             }
             stop.requested().await;
             Ok(())
@@ -101,6 +117,38 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Asks one master after the other for its table, when it is their turn.
+async fn ask_masters(guest: &Guest, received: &Mutex<Received>) {
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        look.tick().await;
+        let now = guest.clock.now();
+        let next = lock(received).plan.as_mut().and_then(|plan| plan.next(now));
+        let Some(master) = next else { continue };
+        tracing::info!(%master, "asking for the whole table");
+        let note = |progress| {
+            if let Some(plan) = &mut lock(received).plan {
+                plan.note_progress(master.ip(), progress, guest.clock.now());
+            }
+        };
+        let came = guest.ask(master, note).await;
+        let (now, millis) = (guest.clock.now(), guest.clock.now().since(now).as_millis());
+        let is_news = lock(received).plan.as_mut().is_some_and(|plan| plan.note_end(master.ip(), &came, now));
+        match came {
+            Ok(Progress { came, known, rejected, .. }) => {
+                tracing::info!(%master, records = came, known, rejected, millis, "the whole table has come");
+            }
+            Err(failure) if is_news => {
+                tracing::warn!(%master, failure = describe(&failure), millis, "the whole table has not come; asking again");
+            }
+            Err(failure) => {
+                tracing::debug!(%master, failure = describe(&failure), "the table has not come again");
+            }
+        }
+    }
+}
+
 /// What receives at one port.
 struct Receiver {
     port: u16,
@@ -108,6 +156,7 @@ struct Receiver {
     secrets: Valid,
     director: Arc<Director>,
     clock: Clock,
+    syncid: SyncId,
     received: Arc<Mutex<Received>>,
 }
 
@@ -118,7 +167,7 @@ impl Receiver {
         loop {
             for _ in 0..TURN {
                 match self.socket.recv_from(&mut buffer).await {
-                    Ok((length, from)) => self.take(&buffer[..length], from.ip()),
+                    Ok((length, from)) => self.take(&buffer[..length], from),
                     // The interface has gone down, or is gone; the socket goes on if it comes back.
                     Err(error) => {
                         tracing::debug!(%error, port = self.port, "the backup cannot receive");
@@ -130,15 +179,23 @@ impl Receiver {
         }
     }
 
-    fn take(&self, datagram: &[u8], from: IpAddr) {
-        let now = self.clock.now();
+    fn take(&self, datagram: &[u8], sender: SocketAddr) {
+        let (now, from) = (self.clock.now(), sender.ip());
         let mut received = lock(&self.received);
         let opened = self.open(&mut received.opener, datagram, from);
         let outcome = match opened {
             Ok(_) => self.director.apply_sync(now, datagram),
             Err(_) => SyncOutcome::NotRunning,
         };
-        let Received { peers, unsealed, .. } = &mut *received;
+        let Received { peers, unsealed, plan, .. } = &mut *received;
+        if let (Some(plan), Ok(opened)) = (plan, opened) {
+            if let Some(Notice::Offer { port, session }) = Notice::decode(datagram, self.syncid) {
+                plan.note_offer(sender, port, session, now);
+            }
+            if let Some(opened) = opened {
+                plan.note_lost(from, opened.lost, now);
+            }
+        }
         let from = Some(from).filter(|_| peers.len() < MOST_PEERS || peers.contains_key(&Some(from)));
         let peer = peers.entry(from).or_default();
         peer.messages += 1;

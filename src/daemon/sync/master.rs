@@ -1,5 +1,7 @@
 //! Sends what the director has to tell (`sync_thread_master` of `net/netfilter/ipvs/ip_vs_sync.c`).
 
+use super::resync::host::Host;
+use super::resync::wire::Notice;
 use super::seal::{Sealer, TRAILER};
 use super::secrets::Valid;
 use super::thread::SyncThread;
@@ -7,10 +9,11 @@ use crate::daemon::clock::Clock;
 use crate::director::Director;
 use crate::director::sync::Wake;
 use std::io;
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use sync_proto::SyncId;
 use tokio::sync::Notify;
 
 /// How long a message waits for others to go with it.
@@ -28,6 +31,20 @@ pub(super) struct Master {
     thread: SyncThread,
     bells: Arc<Bells>,
     seals: bool,
+    host: Option<(Arc<Host>, u16)>,
+}
+
+/// Where backups ask for the whole table.
+#[derive(Debug)]
+pub(super) struct Desk {
+    /// The socket.
+    pub listener: TcpListener,
+    /// Its port.
+    pub port: u16,
+    /// Who tells.
+    pub host: Arc<Host>,
+    /// The group.
+    pub syncid: SyncId,
 }
 
 /// What a master has done.
@@ -71,32 +88,45 @@ impl Bells {
 }
 
 impl Master {
-    /// Gets ready to send by these sockets, one a port, messages that are sealed if there are secrets to do it with.
+    /// Gets ready to send by these sockets, one a port, messages that are sealed if there are secrets to do it with, and
+    /// to tell whoever asks at a desk of the whole table.
     ///
     /// # Errors
     /// If the system gives no thread.
     pub(super) fn new(
         sockets: Vec<UdpSocket>,
         secrets: Option<Valid>,
+        desk: Option<Desk>,
         director: &Arc<Director>,
         clock: Clock,
     ) -> io::Result<Master> {
         let bells = Bells::new(sockets.len());
         let (director, shared) = (Arc::clone(director), Arc::clone(&bells));
         let (seals, session) = (secrets.is_some(), clock.since_1970());
+        let host = desk.as_ref().map(|desk| (Arc::clone(&desk.host), desk.port));
+        let trailer = if seals { TRAILER } else { 0 };
+        let mut offer = desk.as_ref().map(|desk| {
+            let session = u64::try_from(session.as_micros()).unwrap_or(u64::MAX);
+            Notice::Offer { port: desk.port, session }.encode(desk.syncid, trailer)
+        });
         let thread = SyncThread::start("sync-master", move |stop| async move {
             let mut tasks = tokio::task::JoinSet::new();
             for (port, socket) in sockets.into_iter().enumerate() {
                 let socket = tokio::net::UdpSocket::from_std(socket)?;
                 let seal = secrets.clone().map(|secrets| (Sealer::new(session), secrets));
-                let mut sender = Sender { port, socket, seal, director: Arc::clone(&director), clock };
+                // The first port's sender makes the offer for all.
+                let offer = offer.take();
+                let mut sender = Sender { port, socket, seal, offer, director: Arc::clone(&director), clock };
                 let bells = Arc::clone(&shared);
                 tasks.spawn(async move { sender.run(&bells).await });
+            }
+            if let Some(Desk { listener, host, .. }) = desk {
+                tasks.spawn(host.listen(tokio::net::TcpListener::from_std(listener)?));
             }
             stop.requested().await;
             Ok(())
         })?;
-        Ok(Master { thread, bells, seals })
+        Ok(Master { thread, bells, seals, host })
     }
 
     /// How many bytes it needs behind the last record of each message.
@@ -110,6 +140,11 @@ impl Master {
         Arc::clone(&self.bells)
     }
 
+    /// Who tells of the whole table, and at which port, if anybody does.
+    pub(super) fn host(&self) -> Option<(&Host, u16)> {
+        self.host.as_ref().map(|(host, port)| (&**host, *port))
+    }
+
     /// What it has done.
     pub(super) fn sent(&self) -> &Sent {
         &self.bells.sent
@@ -121,6 +156,8 @@ struct Sender {
     port: usize,
     socket: tokio::net::UdpSocket,
     seal: Option<(Sealer, Valid)>,
+    /// The message that offers the table.
+    offer: Option<Vec<u8>>,
     director: Arc<Director>,
     clock: Clock,
 }
@@ -133,7 +170,12 @@ impl Sender {
         let mut was_refused = false;
         loop {
             tokio::select! {
-                _ = look.tick() => {}
+                _ = look.tick() => {
+                    if let Some(mut offer) = self.offer.clone() {
+                        self.seal(&mut offer);
+                        self.send(&offer, &bells.sent, &mut was_refused).await;
+                    }
+                }
                 () = first.notified() => {
                     let _ = tokio::time::timeout(GATHER, enough.notified()).await;
                 }

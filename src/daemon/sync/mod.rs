@@ -4,6 +4,7 @@
 mod backup;
 mod listen;
 mod master;
+mod resync;
 mod seal;
 mod secrets;
 mod socket;
@@ -12,14 +13,16 @@ mod thread;
 
 use super::api::SyncSide;
 use super::clock::Clock;
-use crate::config::{Config, SyncDaemon, SyncSettings};
+use crate::config::{Config, Resync, SyncDaemon, SyncSettings};
 use crate::director::Director;
 use crate::director::service::Services;
 use crate::director::sync::{BackupSettings, MasterSettings};
 use anyhow::{Context, bail};
 use backup::Backup;
 pub use listen::Listener;
-use master::Master;
+use master::{Desk, Master};
+use resync::guest::Guest;
+use resync::host::Host;
 use secrets::{Secrets, Valid};
 use socket::Index;
 use std::io;
@@ -128,21 +131,27 @@ impl Sync {
     pub(super) fn prepare(&self, wanted: Wanted, services: &Services) -> anyhow::Result<Prepared> {
         let Wanted { settings, secrets } = &wanted;
         let seals = secrets.is_some();
+        let resync = settings.resync;
+        let is_as_asked = resync == self.configured.resync;
         // What runs was made with room for a trailer, or without.
         let is_as_sealed = seals == self.secrets.load().is_some();
-        let running = self.master.as_ref().map(|side| &side.daemon).filter(|_| !is_as_sealed);
+        let running = self.master.as_ref().map(|side| &side.daemon).filter(|_| !is_as_sealed || !is_as_asked);
         let master = match (&self.configured.master, &settings.master) {
             (was, is) if was == is => match running {
-                Some(daemon) => Change::Start(self.make_master(daemon, services, seals)?),
+                Some(daemon) => Change::Start(self.make_master(daemon, services, seals, resync)?),
                 None => Change::None,
             },
             (_, None) => Change::Stop,
-            (_, Some(daemon)) => Change::Start(self.make_master(daemon, services, seals)?),
+            (_, Some(daemon)) => Change::Start(self.make_master(daemon, services, seals, resync)?),
         };
+        let running = self.backup.as_ref().map(|side| &side.daemon).filter(|_| !is_as_asked);
         let backup = match (&self.configured.backup, &settings.backup) {
-            (was, is) if was == is => Change::None,
+            (was, is) if was == is => match running {
+                Some(daemon) => Change::Start(self.make_backup(daemon, services, resync)?),
+                None => Change::None,
+            },
             (_, None) => Change::Stop,
-            (_, Some(daemon)) => Change::Start(self.make_backup(daemon, services)?),
+            (_, Some(daemon)) => Change::Start(self.make_backup(daemon, services, resync)?),
         };
         Ok(Prepared { wanted, master, backup })
     }
@@ -181,13 +190,16 @@ impl Sync {
                 "nothing is configured for the {side}; write \"sync\" into the configuration file, or name an interface"
             )
         })?;
-        let (services, mut prepared) = (self.director.services(), self.unchanged());
+        let (services, resync) = (self.director.services(), self.configured.resync);
+        let mut prepared = self.unchanged();
         match side {
             SyncSide::Master => {
                 let seals = self.secrets.load().is_some();
-                prepared.master = Change::Start(self.make_master(&daemon, &services, seals)?);
+                prepared.master = Change::Start(self.make_master(&daemon, &services, seals, resync)?);
             }
-            SyncSide::Backup => prepared.backup = Change::Start(self.make_backup(&daemon, &services)?),
+            SyncSide::Backup => {
+                prepared.backup = Change::Start(self.make_backup(&daemon, &services, resync)?);
+            }
         }
         Ok(prepared)
     }
@@ -257,20 +269,47 @@ impl Sync {
         daemon: &SyncDaemon,
         services: &Services,
         seals: bool,
+        resync: Option<Resync>,
     ) -> anyhow::Result<Side<Master>> {
         let sockets = self.open(SyncSide::Master, daemon, services, socket::sender)?;
         let maxlen = daemon.maxlen.unwrap_or(daemon.usual_message());
         let ports = sockets.len() as u16;
         let secrets = seals.then(|| Arc::clone(&self.secrets));
-        let runs = Master::new(sockets, secrets, &self.director, self.clock)?;
+        let syncid = SyncId(daemon.syncid);
+        let desk = |Resync { port }| -> anyhow::Result<Desk> {
+            let listener = socket::listener(daemon, port).with_context(|| {
+                format!(
+                    "nobody can ask for the table at TCP port {port} of {} (sync.resync)",
+                    daemon.interface
+                )
+            })?;
+            let host = Host::new(&self.director, &self.secrets, self.clock, syncid);
+            Ok(Desk { listener, port, host, syncid })
+        };
+        let desk = resync.map(desk).transpose()?;
+        let runs = Master::new(sockets, secrets, desk, &self.director, self.clock)?;
         Ok(Side { daemon: daemon.clone(), ports, maxlen, runs })
     }
 
-    fn make_backup(&self, daemon: &SyncDaemon, services: &Services) -> anyhow::Result<Side<Backup>> {
+    fn make_backup(
+        &self,
+        daemon: &SyncDaemon,
+        services: &Services,
+        resync: Option<Resync>,
+    ) -> anyhow::Result<Side<Backup>> {
         let sockets = self.open(SyncSide::Backup, daemon, services, socket::receiver)?;
         let maxlen = daemon.maxlen.map_or(LONGEST, |length| length.max(LEAST_OF_BACKUP));
         let ports = sockets.len() as u16;
-        let runs = Backup::new(sockets, maxlen.into(), &self.secrets, &self.director, self.clock)?;
+        let syncid = SyncId(daemon.syncid);
+        let guest = resync.map(|_| Guest {
+            interface: daemon.interface.clone(),
+            syncid,
+            director: Arc::clone(&self.director),
+            secrets: Arc::clone(&self.secrets),
+            clock: self.clock,
+        });
+        let (maxlen_bytes, secrets) = (usize::from(maxlen), &self.secrets);
+        let runs = Backup::new(sockets, maxlen_bytes, secrets, guest, syncid, &self.director, self.clock)?;
         Ok(Side { daemon: daemon.clone(), ports, maxlen, runs })
     }
 

@@ -107,6 +107,22 @@ impl Keys {
         }
         if keys.is_empty() { Err(WrongKeys::None) } else { Ok(Keys(keys)) }
     }
+
+    /// One alone.
+    pub(super) fn of(secret: [u8; Key::LENGTH]) -> Keys {
+        Keys(vec![Key::new(secret)])
+    }
+
+    /// How trailers name them; zeros: there is no second one.
+    pub(super) fn ids(&self) -> [[u8; 4]; 2] {
+        [0, 1].map(|at| self.0.get(at).map(|key| key.id).unwrap_or_default())
+    }
+
+    /// What only who has the key called `id` can make of what was said, for this purpose.
+    pub(super) fn derive(&self, id: [u8; 4], purpose: &[u8], said: &[u8]) -> Option<[u8; Key::LENGTH]> {
+        let key = self.0.iter().find(|key| key.id == id)?;
+        Some(key.hmac(&[purpose, said].concat()).finalize().into_bytes().into())
+    }
 }
 
 fn secret(text: &str) -> Option<[u8; Key::LENGTH]> {
@@ -228,15 +244,7 @@ impl Opener {
         datagram: &[u8],
         since_1970: Duration,
     ) -> Result<Opened, Unsealed> {
-        let end = datagram.len().checked_sub(CODE).ok_or(Unsealed::NoTrailer)?;
-        let start = datagram.len().checked_sub(TRAILER).ok_or(Unsealed::NoTrailer)?;
-        let (fields, code) = (&datagram[start..end], &datagram[end..]);
-        if fields[..4] != *MAGIC {
-            return Err(Unsealed::NoTrailer);
-        }
-        let key = keys.0.iter().find(|key| key.id == fields[4..8]).ok_or(Unsealed::UnknownKey)?;
-        key.hmac(&datagram[..end]).verify_slice(code).map_err(|_| Unsealed::WrongCode)?;
-        let [session, sequence, sent] = [8, 16, 24].map(|at| number(&fields[at..at + 8]));
+        let Trailer { session, sequence, sent } = Trailer::read(keys, datagram)?;
         let now = millis(since_1970);
         let is_recent = now.abs_diff(sent) <= millis(MOST_APART);
         let lost = match self.0.entry(from) {
@@ -258,6 +266,55 @@ impl Opener {
             }
         };
         Ok(Opened { lag: Duration::from_millis(now.saturating_sub(sent)), lost })
+    }
+}
+
+/// What a trailer says.
+struct Trailer {
+    session: u64,
+    sequence: u64,
+    sent: u64,
+}
+
+impl Trailer {
+    fn read(keys: &Keys, datagram: &[u8]) -> Result<Trailer, Unsealed> {
+        let end = datagram.len().checked_sub(CODE).ok_or(Unsealed::NoTrailer)?;
+        let start = datagram.len().checked_sub(TRAILER).ok_or(Unsealed::NoTrailer)?;
+        let (fields, code) = (&datagram[start..end], &datagram[end..]);
+        if fields[..4] != *MAGIC {
+            return Err(Unsealed::NoTrailer);
+        }
+        let key = keys.0.iter().find(|key| key.id == fields[4..8]).ok_or(Unsealed::UnknownKey)?;
+        key.hmac(&datagram[..end]).verify_slice(code).map_err(|_| Unsealed::WrongCode)?;
+        let [session, sequence, sent] = [8, 16, 24].map(|at| number(&fields[at..at + 8]));
+        Ok(Trailer { session, sequence, sent })
+    }
+}
+
+/// What reads the trailers of a connection that has a key of its own: every message comes, in its turn.
+#[derive(Debug)]
+pub(super) struct StreamOpener {
+    keys: Keys,
+    came: u64,
+}
+
+impl StreamOpener {
+    /// Of a connection by which nothing has come.
+    pub(super) fn new(keys: Keys) -> StreamOpener {
+        StreamOpener { keys, came: 0 }
+    }
+
+    /// Checks the next message.
+    ///
+    /// # Errors
+    /// Why it is not to be taken.
+    pub(super) fn open(&mut self, message: &[u8]) -> Result<(), Unsealed> {
+        let Trailer { sequence, .. } = Trailer::read(&self.keys, message)?;
+        if sequence != self.came + 1 {
+            return Err(Unsealed::Replayed);
+        }
+        self.came = sequence;
+        Ok(())
     }
 }
 
@@ -413,6 +470,37 @@ mod tests {
             );
         }
         assert!(opener.open(&keys, from(1), &good, NOW).is_ok(), "nothing of all that was noted");
+    }
+
+    #[test]
+    fn messages_of_a_connection_come_one_after_the_other() {
+        let keys = keys(FIRST);
+        let messages = sealed(NOW, &keys, 3);
+        let mut opener = StreamOpener::new(keys);
+        assert_eq!(opener.open(&messages[1]), Err(Unsealed::Replayed), "one was left out");
+        assert_eq!(opener.open(&messages[0]), Ok(()));
+        assert_eq!(opener.open(&messages[0]), Err(Unsealed::Replayed));
+        assert_eq!(opener.open(&messages[1][..40]), Err(Unsealed::NoTrailer));
+        assert_eq!(opener.open(&messages[1]), Ok(()));
+        assert_eq!(StreamOpener::new(self::keys(SECOND)).open(&messages[0]), Err(Unsealed::UnknownKey));
+    }
+
+    #[test]
+    fn what_a_key_makes_of_what_was_said_is_for_one_purpose() {
+        let both = keys(&format!("{FIRST}\n{SECOND}"));
+        let [first, second] = both.ids();
+        let one = both.derive(first, b"one", b"said");
+        assert_eq!(one, keys(FIRST).derive(first, b"one", b"said"));
+        assert_eq!(keys(FIRST).ids(), [first, [0; 4]]);
+        for other in [
+            both.derive(second, b"one", b"said"),
+            both.derive(first, b"two", b"said"),
+            both.derive(first, b"one", b"sad"),
+        ] {
+            assert!(other.is_some() && other != one);
+        }
+        assert_eq!(keys(FIRST).derive(second, b"one", b"said"), None);
+        assert_eq!(both.derive([0; 4], b"one", b"said"), None);
     }
 
     #[test]

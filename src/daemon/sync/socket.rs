@@ -1,10 +1,10 @@
-//! The UDP sockets of the synchronisation (`make_send_sock`, `make_receive_sock` of
-//! `net/netfilter/ipvs/ip_vs_sync.c`).
+//! The sockets of the synchronisation: those of UDP (`make_send_sock`, `make_receive_sock` of
+//! `net/netfilter/ipvs/ip_vs_sync.c`), and where tables are asked for.
 
 use crate::config::SyncDaemon;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 
 /// An interface of this network namespace.
@@ -59,11 +59,7 @@ pub(super) fn receiver(daemon: &SyncDaemon, index: Index, port: u16, buffer: usi
     if buffer > 0 {
         sockopt::set_socket_recv_buffer_size(&socket, buffer)?;
     }
-    nix::sys::socket::setsockopt(
-        &socket,
-        nix::sys::socket::sockopt::BindToDevice,
-        &daemon.interface.clone().into(),
-    )?;
+    bind_to_device(&socket, daemon)?;
     // Bound to the group, so that what is sent to an address of this machine is not taken.
     rustix::net::bind(&socket, &group(daemon, index, port))?;
     match daemon.group {
@@ -73,6 +69,35 @@ pub(super) fn receiver(daemon: &SyncDaemon, index: Index, port: u16, buffer: usi
         IpAddr::V6(group) => sockopt::set_ipv6_add_membership(&socket, &group, index.0)?,
     }
     Ok(socket.into())
+}
+
+/// What backups ask for the table at, by the interface, at whatever address of the group's family it has.
+///
+/// # Errors
+/// What the kernel refused.
+pub(super) fn listener(daemon: &SyncDaemon, port: u16) -> io::Result<TcpListener> {
+    const BACKLOG: i32 = 16;
+    let (family, any) = match daemon.group {
+        IpAddr::V4(_) => (AddressFamily::INET, IpAddr::from(Ipv4Addr::UNSPECIFIED)),
+        IpAddr::V6(_) => (AddressFamily::INET6, IpAddr::from(Ipv6Addr::UNSPECIFIED)),
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    if any.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    // A reload opens the next one before it closes the one before.
+    sockopt::set_socket_reuseport(&socket, true)?;
+    bind_to_device(&socket, daemon)?;
+    rustix::net::bind(&socket, &SocketAddr::new(any, port))?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn bind_to_device(socket: &OwnedFd, daemon: &SyncDaemon) -> io::Result<()> {
+    let interface = daemon.interface.clone().into();
+    Ok(nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::BindToDevice, &interface)?)
 }
 
 fn open(group: IpAddr) -> io::Result<OwnedFd> {

@@ -1,9 +1,18 @@
 //! The synchronisation as it is shown.
 
+use super::resync::guest::Progress;
+use super::resync::host::Given;
+use super::resync::plan::Asked;
 use super::seal::Unsealed;
 use super::{Side, Sync};
-use crate::daemon::api::{SyncBackupStatus, SyncDaemonStatus, SyncMasterStatus, SyncPeerStatus, SyncStatus};
+use crate::daemon::api::{
+    SyncBackupStatus, SyncDaemonStatus, SyncMasterStatus, SyncPeerStatus, SyncStatus, SyncTableStatus,
+    SyncTablesStatus,
+};
+use crate::director::Time;
 use crate::director::sync::{Rejection, Unsent};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use sync_proto::Version;
 
@@ -34,6 +43,7 @@ impl Sync {
                 ]
                 .into(),
                 unsent: unsent.collect(),
+                resync: side.runs.host().map(|(host, port)| tables(&host.given(), port)),
             }
         });
         let backup = self.backup.as_ref().map(|side| {
@@ -62,10 +72,45 @@ impl Sync {
                 unbound: counters.unbound,
                 rejected: rejected.chain(unsealed).collect(),
                 peers: peers.collect(),
+                resync: received.plan.as_ref().map(|plan| plan.masters().map(|it| table(it, now)).collect()),
             }
         });
         SyncStatus { master, backup }
     }
+}
+
+/// What backups have asked for.
+fn tables(given: &Given, port: u16) -> SyncTablesStatus {
+    SyncTablesStatus {
+        port,
+        complete: given.whole,
+        in_progress: given.running,
+        entries: given.entries,
+        failed: by_reason(&given.failed),
+    }
+}
+
+/// The table of a master.
+fn table((address, asked): (IpAddr, &Asked), now: Time) -> SyncTableStatus {
+    let Progress { entries, came, known, rejected } = asked.progress;
+    let ended = if asked.is_running() { now } else { asked.since };
+    SyncTableStatus {
+        master: address.to_string(),
+        state: asked.state,
+        error: asked.error.clone(),
+        entries,
+        records: came,
+        known,
+        rejected,
+        millis: u64::try_from(ended.since(asked.begun).as_millis()).unwrap_or(u64::MAX),
+        since: now.since(asked.since).as_secs(),
+        complete: asked.complete,
+        failed: by_reason(&asked.failed),
+    }
+}
+
+fn by_reason(counts: &BTreeMap<&'static str, u64>) -> BTreeMap<String, u64> {
+    counts.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect()
 }
 
 fn daemon<T>(side: &Side<T>) -> SyncDaemonStatus {

@@ -14,7 +14,7 @@ mod wheel;
 
 pub use drop_entry::DropEntry;
 pub use shard::{Handle, Shard};
-pub use table::ConnectionTable;
+pub use table::{ConnectionTable, Place};
 pub use templates::{
     Controller, NewTemplate, Template, TemplateHandle, TemplateKey, TemplateNews, TemplateShard,
     TemplateTarget, TemplateView,
@@ -24,7 +24,7 @@ use crate::director::app::{Application, Control, Hold};
 use crate::director::packet::Transport;
 use crate::director::protocol::{NEW_CONNECTION_TIMEOUT, SctpState, State, TcpState};
 use crate::director::service::{ForwardMethod, RealServer, ServiceCore, ServiceKey, Services, Stats};
-use crate::director::sync::Emission;
+use crate::director::sync::{Emission, Source};
 use crate::director::{ReplySource, Route, Time};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -341,9 +341,16 @@ impl Connection {
     }
 
     /// Takes over what another director says of a connection that it has: it goes on from there.
-    pub fn take_over(&mut self, state: State, packets: u32, timeout: Duration) {
+    pub(in crate::director) fn take_over(
+        &mut self,
+        state: State,
+        packets: u32,
+        timeout: Duration,
+        source: Source,
+    ) {
         self.state = state;
         self.emission.note_state(state.number());
+        self.emission.note_source(source);
         self.packets = packets;
         self.set_timeout(timeout);
     }

@@ -182,7 +182,7 @@ impl Shard {
         orphans.into_iter().map(|entry| self.take(Handle(entry))).collect()
     }
 
-    /// How many parts [`take_dropped`](Shard::take_dropped) tells apart.
+    /// How many parts there are, of 256 entries at most, for who does not want to be held up by the whole shard.
     pub(super) fn parts(&self) -> usize {
         self.arena.chunks()
     }
@@ -210,6 +210,12 @@ impl Shard {
         let deadline = |entry: &u32| self.arena.get(*entry).timer.deadline();
         let oldest = self.arena.indices_of(part).filter(is_half_open).min_by_key(deadline)?;
         Some(self.take(Handle(oldest)))
+    }
+
+    /// The connections of one part whose time is not over.
+    pub fn living(&self, part: usize, now: Time) -> impl Iterator<Item = &Connection> {
+        let entries = self.arena.indices_of(part).map(|entry| self.arena.get(entry));
+        entries.filter(move |entry| entry.end(now) > now).map(|entry| &entry.connection)
     }
 
     /// What the shard holds, for people.

@@ -28,6 +28,13 @@ pub struct ConnectionTable {
     max: usize,
 }
 
+/// How far somebody has come who looks at the connections, or at the templates, part by part.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Place {
+    shard: usize,
+    part: usize,
+}
+
 impl ConnectionTable {
     /// A table for at most `max` entries.
     pub fn new(max: usize, hasher: &TableHasher) -> ConnectionTable {
@@ -218,6 +225,16 @@ impl ConnectionTable {
         self.templates.iter().map(move |shard| lock(shard).views(now))
     }
 
+    /// Shows the next part of the connections, whose shard is locked for as long as that takes. `false`: that was all.
+    pub fn next_part(&self, place: &mut Place, show: impl FnOnce(&Shard, usize)) -> bool {
+        next_part(&self.shards, place, Shard::parts, show)
+    }
+
+    /// The same of the templates.
+    pub fn next_template_part(&self, place: &mut Place, show: impl FnOnce(&TemplateShard, usize)) -> bool {
+        next_part(&self.templates, place, TemplateShard::parts, show)
+    }
+
     /// Checks every shard, that the shards hold as many entries as were counted, and that the counters of every
     /// template, every control connection and every real server in `servers` are what their connections add up to.
     ///
@@ -300,6 +317,24 @@ impl ConnectionTable {
         self.len.fetch_sub(1, Ordering::Relaxed);
         connection.server.unbind_connection(connection.is_active());
     }
+}
+
+fn next_part<T>(
+    shards: &[Mutex<T>],
+    place: &mut Place,
+    parts: impl Fn(&T) -> usize,
+    show: impl FnOnce(&T, usize),
+) -> bool {
+    while let Some(shard) = shards.get(place.shard) {
+        let shard = lock(shard);
+        if place.part < parts(&shard) {
+            show(&shard, place.part);
+            place.part += 1;
+            return true;
+        }
+        *place = Place { shard: place.shard + 1, part: 0 };
+    }
+    false
 }
 
 /// A worker that panicked held the shard between whole operations or inside one; the indexes are checked on each

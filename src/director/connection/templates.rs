@@ -10,7 +10,7 @@ use super::drop_entry::{Age, DropEntry, Worth};
 use super::wheel::{Timed, Timer, Wheel};
 use crate::director::packet::Transport;
 use crate::director::service::{Fwmark, PersistenceEngine, RealServer, ServiceCore};
-use crate::director::sync::Emission;
+use crate::director::sync::{Emission, Source};
 use crate::director::{TableHasher, Time};
 use hashbrown::HashTable;
 use std::hash::BuildHasher;
@@ -189,6 +189,8 @@ pub struct TemplateNews {
     pub assured: bool,
     /// How many packets are taken for counted.
     pub packets: u32,
+    /// How it was said.
+    pub(in crate::director) source: Source,
     /// How long it lasts without new connections.
     pub timeout: Duration,
 }
@@ -350,6 +352,11 @@ impl TemplateShard {
         &mut self.arena.get_mut(handle.0).emission
     }
 
+    /// The same, to look at.
+    pub fn emission(&self, handle: TemplateHandle) -> &Emission {
+        &self.arena.get(handle.0).emission
+    }
+
     /// Whether the template's time was over and it got more since this was last asked.
     pub fn take_extended(&mut self, handle: TemplateHandle) -> bool {
         std::mem::take(&mut self.arena.get_mut(handle.0).is_extended)
@@ -385,11 +392,12 @@ impl TemplateShard {
 
     /// Takes over what another director says of a template that it has, and restarts the template's timer.
     pub fn take_over(&mut self, handle: TemplateHandle, news: &TemplateNews, now: Time) {
-        let TemplateNews { flags, assured, packets, timeout } = *news;
+        let TemplateNews { flags, assured, packets, source, timeout } = *news;
         let entry = self.arena.get_mut(handle.0);
         entry.flags = flags;
         entry.timeout = timeout;
         entry.emission.note_state(assured.into());
+        entry.emission.note_source(source);
         entry.template.assured.store(assured, Ordering::Relaxed);
         entry.template.packets.store(packets, Ordering::Relaxed);
         self.wheel.reschedule(&mut self.arena, handle.0, now + timeout);
@@ -431,7 +439,8 @@ impl TemplateShard {
 
     /// Makes a connection the template's, and restarts the template's timer with its timeout.
     pub fn control(&mut self, handle: TemplateHandle, now: Time) -> Controller {
-        let entry = self.arena.get(handle.0);
+        let entry = self.arena.get_mut(handle.0);
+        entry.emission.note_source(Source::Packet);
         let (controller, deadline) = (Controller::new(&entry.template), now + entry.timeout);
         self.wheel.reschedule(&mut self.arena, handle.0, deadline);
         controller
@@ -472,7 +481,7 @@ impl TemplateShard {
         orphans.into_iter().map(|entry| self.take(entry)).collect()
     }
 
-    /// How many parts [`take_dropped`](TemplateShard::take_dropped) tells apart.
+    /// How many parts there are, as of [connections](super::Shard).
     pub(super) fn parts(&self) -> usize {
         self.arena.chunks()
     }
@@ -507,6 +516,15 @@ impl TemplateShard {
     pub(super) fn take_forsaken(&mut self, template: &Arc<Template>) -> Option<Arc<Template>> {
         let TemplateHandle(entry) = self.filed(template)?;
         template.is_forsaken().then(|| self.take(entry))
+    }
+
+    /// The templates of one part that are found and whose time is not over.
+    pub fn living(&self, part: usize, now: Time) -> impl Iterator<Item = TemplateHandle> {
+        let is_living = move |entry: &u32| {
+            let entry = self.arena.get(*entry);
+            !entry.is_void && entry.end(now) > now
+        };
+        self.arena.indices_of(part).filter(is_living).map(TemplateHandle)
     }
 
     /// What the shard holds, for people.

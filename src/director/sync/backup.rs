@@ -5,6 +5,7 @@
 //! finds that one has.
 
 use super::counters::{Applied, Rejection};
+use super::emission::{Emission, Source};
 use super::{BackupSettings, SyncOutcome};
 use crate::director::app::Application;
 use crate::director::connection::{
@@ -19,6 +20,7 @@ use crate::director::service::{ForwardMethod, Fwmark, PersistenceEngine, RealSer
 use crate::director::{DropReason, Time};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use sync_proto::{ConnFlags, Message, Record};
 
@@ -38,6 +40,8 @@ enum Effect {
     Created,
     Updated,
     Replaced,
+    /// More is known of the entry than the record says.
+    Known,
 }
 
 /// A server, and the service that has it.
@@ -48,6 +52,10 @@ struct Receiver<'a> {
     director: &'a Director,
     now: Time,
     services: &'a Services,
+    /// How it is said.
+    source: Source,
+    /// The number of the table that is taken in.
+    table: u8,
 }
 
 impl Director {
@@ -56,6 +64,22 @@ impl Director {
     ///
     /// The same datagram once more changes nothing but when entries end.
     pub fn apply_sync(&self, now: Time, datagram: &[u8]) -> SyncOutcome {
+        let table = self.sync.table.load(Ordering::Relaxed);
+        self.apply_from(now, datagram, Source::Message(table), table)
+    }
+
+    /// Goes over to another table, before its master begins to tell of it: what messages say from now on is newer.
+    pub fn begin_table(&self) {
+        self.sync.table.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Applies a message of a table: what has told of an entry since that was [begun](Self::begin_table), or has had a
+    /// packet for it ever since another director told of it, knows better.
+    pub fn apply_table(&self, now: Time, message: &[u8]) -> SyncOutcome {
+        self.apply_from(now, message, Source::Table, self.sync.table.load(Ordering::Relaxed))
+    }
+
+    fn apply_from(&self, now: Time, datagram: &[u8], source: Source, table: u8) -> SyncOutcome {
         let backup = self.sync.backup.load();
         let Some(&BackupSettings { syncid }) = backup.as_deref() else { return SyncOutcome::NotRunning };
         let counters = &self.sync.counters;
@@ -68,7 +92,7 @@ impl Director {
         };
         counters.messages.add(1);
         let services = self.services.load();
-        let receiver = Receiver { director: self, now, services: &services };
+        let receiver = Receiver { director: self, now, services: &services, source, table };
         let mut applied = Applied::default();
         for record in message.records() {
             let effect = record.map_err(Rejection::from).and_then(|record| receiver.apply(&record));
@@ -76,6 +100,7 @@ impl Director {
                 Ok(Effect::Created) => applied.created += 1,
                 Ok(Effect::Updated) => applied.updated += 1,
                 Ok(Effect::Replaced) => applied.replaced += 1,
+                Ok(Effect::Known) => applied.known += 1,
                 Err(rejection) => {
                     applied.rejected += 1;
                     counters.note_rejection(rejection);
@@ -110,6 +135,7 @@ impl Receiver<'_> {
         let mut shard = director.table.shard(client.ip());
         let found = shard.find_inbound(&key, now).or_else(|| shard.find_expected(&key, now));
         let (handle, effect) = match found {
+            Some(found) if self.is_outdated(&shard.get(found).emission) => return Ok(Effect::Known),
             Some(found) if shard.get(found).server_address() == server => {
                 (self.update(&mut shard, found, record), Effect::Updated)
             }
@@ -131,7 +157,7 @@ impl Receiver<'_> {
         record.sequence.into_iter().for_each(|shifts| connection.adjust_sequence(shifts));
         let state = connection.state.with_number(record.state).ok_or(Rejection::State)?;
         let timeout = timeout_said(record).unwrap_or_else(|| self.own_timeout(connection, state));
-        connection.take_over(state, self.packets(), timeout);
+        connection.take_over(state, self.packets(), timeout, self.source);
         shard.restart_timer(handle, now);
         Ok(effect)
     }
@@ -204,6 +230,7 @@ impl Receiver<'_> {
         let Receiver { director, now, .. } = *self;
         let mut templates = director.table.templates(clients);
         let (handle, effect) = match templates.find(&key, now) {
+            Some(found) if self.is_outdated(templates.emission(found)) => return Ok(Effect::Known),
             Some(found) => {
                 self.bind_template(&mut templates, found, record);
                 (found, Effect::Updated)
@@ -213,7 +240,7 @@ impl Receiver<'_> {
         let flags = merged(templates.flags(handle), record.flags);
         let timeout = timeout_said(record).unwrap_or(TIMEOUT_UNSAID);
         let assured = record.state == 1;
-        let news = TemplateNews { flags, assured, packets: self.packets(), timeout };
+        let news = TemplateNews { flags, assured, packets: self.packets(), source: self.source, timeout };
         templates.take_over(handle, &news, now);
         Ok(effect)
     }
@@ -278,6 +305,11 @@ impl Receiver<'_> {
             self.services.find_synchronised(target.fwmark, target.transport, target.virtual_address);
         let core = service.map_or_else(|| nobody.service(), |service| Arc::clone(&service.core));
         (nobody.at(server.ip()), core)
+    }
+
+    /// Whether a record has nothing to add to an entry: others have told of it since, or packets have come.
+    fn is_outdated(&self, known: &Emission) -> bool {
+        self.source == Source::Table && known.outdates_table(self.table)
     }
 
     /// How long a connection lasts whose record does not say it.

@@ -166,7 +166,7 @@ impl Emitter<'_> {
 }
 
 /// The control connection that holds count at, if it is still there.
-fn find_control(shard: &Shard, key: &InboundKey, held: *const (), now: Time) -> Option<Handle> {
+pub(super) fn find_control(shard: &Shard, key: &InboundKey, held: *const (), now: Time) -> Option<Handle> {
     let found = shard.find_inbound(key, now)?;
     let control = shard.get(found).control()?;
     (control.data_connections().held() == held).then_some(found)
@@ -174,7 +174,7 @@ fn find_control(shard: &Shard, key: &InboundKey, held: *const (), now: Time) -> 
 
 /// What other directors are to know of a connection. `None`: its client and its server have addresses of different
 /// families.
-fn record_of(connection: &Connection) -> Option<Record<'static>> {
+pub(super) fn record_of(connection: &Connection) -> Option<Record<'static>> {
     let (client, virtual_address) = (connection.client(), connection.virtual_address());
     let server = connection.server_address();
     let adjusted = connection.flags.intersects(ConnFlags::SEQUENCE);

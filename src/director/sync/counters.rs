@@ -137,6 +137,8 @@ pub struct Applied {
     pub updated: u8,
     /// Records that put an entry in place of one to another server.
     pub replaced: u8,
+    /// Records of a table about an entry of which more is known.
+    pub known: u8,
     /// Records that had no effect. What was lost behind one of them is not counted.
     pub rejected: u8,
 }
@@ -234,8 +236,8 @@ impl Counters {
     }
 
     pub(super) fn note_applied(&self, applied: Applied) {
-        let Applied { created, updated, replaced, rejected } = applied;
-        let counts = [created, updated, replaced, rejected].map(u64::from);
+        let Applied { created, updated, replaced, known, rejected } = applied;
+        let counts = [created, updated, replaced, known, rejected].map(u64::from);
         self.records.add(counts.iter().sum());
         for (counter, count) in [&self.created, &self.updated, &self.replaced].into_iter().zip(counts) {
             counter.add(count);

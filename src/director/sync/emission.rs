@@ -58,6 +58,19 @@ pub struct Emission {
     end: u32,
     /// The number of the state that it told (`old_state`).
     state: u8,
+    source: Source,
+}
+
+/// Who knew last of an entry: by that, what a [table](super::Walk) says of it is news or is not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::director) enum Source {
+    /// A packet came here.
+    #[default]
+    Packet,
+    /// A message came, while the table of this number was the last to be taken in.
+    Message(u8),
+    /// A table told of it.
+    Table,
 }
 
 impl Emission {
@@ -69,6 +82,17 @@ impl Emission {
     /// Notes that another director knows the state with this number.
     pub(in crate::director) fn note_state(&mut self, state: u8) {
         self.state = state;
+    }
+
+    /// Notes where news of the entry came from.
+    #[inline]
+    pub(in crate::director) fn note_source(&mut self, source: Source) {
+        self.source = source;
+    }
+
+    /// Whether what the table of this number says of the entry is older than what is known.
+    pub(in crate::director) fn outdates_table(&self, number: u8) -> bool {
+        matches!(self.source, Source::Packet) || self.source == Source::Message(number)
     }
 
     /// Whether a record is due after the entry's packet number `packets`; remembers it as told if so. `timeout`: how
@@ -112,13 +136,13 @@ impl Emission {
                 return false;
             }
         }
-        *self = Emission { end, state };
+        *self = Emission { end, state, ..*self };
         true
     }
 }
 
 /// Whether a connection in this state is worth telling of: a half-open one would be lost anyway.
-const fn is_told(state: State) -> bool {
+pub(super) const fn is_told(state: State) -> bool {
     match state {
         State::Tcp(state) => matches!(
             state,

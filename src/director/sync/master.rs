@@ -34,20 +34,20 @@ struct Port {
 
 /// A message that has room left.
 #[derive(Debug)]
-struct Open {
+pub(super) struct Open {
     buffer: Vec<u8>,
     draft: Draft,
     since: Time,
 }
 
 impl Open {
-    fn new(settings: &MasterSettings, version: Version, now: Time) -> Open {
+    pub(super) fn new(settings: &MasterSettings, version: Version, now: Time) -> Open {
         let room = settings.max_len.max(LEAST_ROOM + settings.trailer).min(usize::from(u16::MAX));
         let draft = Draft::new(version, settings.syncid, settings.max_len).with_trailer(settings.trailer);
         Open { buffer: vec![0; room], draft, since: now }
     }
 
-    fn push(&mut self, record: &Record<'_>) -> Result<(), EncodeError> {
+    pub(super) fn push(&mut self, record: &Record<'_>) -> Result<(), EncodeError> {
         let mut encoder = Encoder::resume(&mut self.buffer, self.draft);
         let pushed = encoder.push(record);
         self.draft = encoder.pause();
@@ -55,7 +55,7 @@ impl Open {
     }
 
     /// The message; none if there is no record in it.
-    fn finish(mut self) -> Option<Vec<u8>> {
+    pub(super) fn finish(mut self) -> Option<Vec<u8>> {
         let len = Encoder::resume(&mut self.buffer, self.draft).finish()?.len();
         self.buffer.truncate(len);
         Some(self.buffer)

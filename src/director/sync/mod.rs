@@ -7,6 +7,8 @@
 //! * `emission` says when an entry's record is due, after each packet of a client.
 //! * A master (`master`) writes records into messages, which wait to be [taken](Director::take_sync_messages).
 //! * A backup (`backup`) [applies](Director::apply_sync) the records of a message to the table.
+//! * A backup that lacks the table of a master is told all of it (`resync`): the master [walks](Director::walk_on) through it,
+//!   and the backup [takes it in](Director::apply_table).
 //!
 //! ```
 //! use nfvs::director::sync::{BackupSettings, MasterSettings, SyncOutcome, Wake};
@@ -34,9 +36,12 @@ mod chain;
 mod counters;
 mod emission;
 mod master;
+mod resync;
 
 pub use counters::{Applied, BackupCounters, MasterCounters, Rejection, SyncCounters, SyncOutcome, Unsent};
 pub use emission::Emission;
+pub(in crate::director) use emission::Source;
+pub use resync::Walk;
 
 use super::Time;
 use super::engine::Director;
@@ -46,7 +51,7 @@ use counters::Counters;
 use master::Master;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use sync_proto::SyncId;
 
 /// How a master writes its messages.
@@ -89,6 +94,8 @@ pub(super) struct Synchronisation {
     is_master: AtomicBool,
     master: ArcSwapOption<Master>,
     backup: ArcSwapOption<BackupSettings>,
+    /// The number of the table that is taken in, or was the last to be; goes round.
+    table: AtomicU8,
     counters: Counters,
 }
 

@@ -1,0 +1,144 @@
+//! What a whole table costs the two directors that exchange it, without the connection between them.
+//!
+//! * `resync COUNT`: fills a director with `COUNT` connections, has it tell of all of them, and an empty one take them in;
+//!   then again by the one that has them already. A line for each part of the work: name, seconds of the rounds (median,
+//!   least and most), and how long the longest hold of a shard's lock was in microseconds (the same), where it is held.
+//!
+//! `benches/run` calls it.
+
+#![allow(clippy::disallowed_methods, reason = "the clock is what is measured with")]
+
+use nfvs::director::packet::Transport;
+use nfvs::director::scheduler::SchedulerKind;
+use nfvs::director::service::{ForwardMethod, ServiceKey, ServiceSettings, Weight};
+use nfvs::director::sync::{BackupSettings, SyncOutcome, Walk};
+use nfvs::director::{Command, Director, Limits, ServerSpec, ServiceSpec, Time};
+use std::error::Error;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+use sync_proto::{Addresses, ConnFlags, Encoder, OptionalParameters, Record, SyncId, Version};
+
+const GROUP: SyncId = SyncId(7);
+const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const SERVERS: u32 = 16;
+const ROUNDS: usize = 5;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let [count] = &arguments[..] else { return Err("usage: resync COUNT".into()) };
+    let count: u32 = count.parse()?;
+    let master = director(count)?;
+    fill(&master, count);
+    let mut times: [Vec<Duration>; 4] = Default::default();
+    for _ in 0..ROUNDS {
+        let (messages, told, longest) = tell(&master);
+        let backup = director(count)?;
+        let taken_in = take_in(&backup, &messages);
+        assert_eq!(backup.connection_count().0, count as usize);
+        let again = take_in(&backup, &messages);
+        for (times, time) in times.iter_mut().zip([told, longest, taken_in, again]) {
+            times.push(time);
+        }
+    }
+    let [told, longest, taken_in, again] = times.map(spread);
+    println!("told\t{}\t{}", text(told, 1.0), text(longest, 1e6));
+    println!("taken in\t{}\t", text(taken_in, 1.0));
+    println!("taken in again\t{}\t", text(again, 1.0));
+    Ok(())
+}
+
+/// A director with a service, which takes in what it is told.
+fn director(count: u32) -> Result<Director, Box<dyn Error>> {
+    let director = Director::new(Limits { max_connections: count as usize }, 1);
+    let server = |number| ServerSpec {
+        address: SocketAddr::new(server(number), 8080),
+        weight: Weight::default(),
+        forward: ForwardMethod::Nat,
+        tunnel: Default::default(),
+        thresholds: Default::default(),
+    };
+    let service = ServiceSpec {
+        key: ServiceKey::Endpoint { transport: Transport::Tcp, address: VIP.into(), port: 80 },
+        name: "web".to_owned(),
+        scheduler: SchedulerKind::Wlc,
+        settings: ServiceSettings::default(),
+        servers: (0..SERVERS).map(server).collect(),
+    };
+    director.apply(&[Command::AddService(service)])?;
+    director.start_sync_backup(BackupSettings { syncid: GROUP });
+    Ok(director)
+}
+
+fn server(number: u32) -> IpAddr {
+    Ipv4Addr::from(0x0a80_0000 | number).into()
+}
+
+/// Established connections, 16 of each client.
+fn fill(director: &Director, count: u32) {
+    const MESSAGE: u32 = 200;
+    for first in (0..count).step_by(MESSAGE as usize) {
+        let mut buffer = [0; 10_000];
+        let mut encoder = Encoder::new(&mut buffer, Version::V1, GROUP, 10_000);
+        for number in first..count.min(first + MESSAGE) {
+            encoder.push(&record(number)).expect("a message of 10,000 bytes has room for 200 records");
+        }
+        let message = encoder.finish().expect("there are records in it");
+        let applied = director.apply_sync(Time::ZERO, message);
+        assert!(matches!(applied, SyncOutcome::Applied(_)), "{applied:?}");
+    }
+    assert_eq!(director.connection_count().0, count as usize);
+}
+
+fn record(number: u32) -> Record<'static> {
+    let client = Ipv4Addr::from(0x6440_0000 | (number / 16));
+    Record {
+        protocol: 6,
+        flags: ConnFlags::from_bits(0),
+        state: 1,
+        client_port: 1024 + (number % 16) as u16,
+        virtual_port: 80,
+        server_port: 8080,
+        addresses: Addresses::new(client.into(), VIP.into(), server(number % SERVERS))
+            .expect("all are of IPv4"),
+        fwmark: 0,
+        timeout_seconds: 900,
+        sequence: None,
+        engine: None,
+        optional: OptionalParameters::default(),
+    }
+}
+
+/// All messages, how long that took, and the longest part of it.
+fn tell(master: &Director) -> (Vec<Vec<u8>>, Duration, Duration) {
+    let mut walk = Walk::new(GROUP, 0);
+    let (mut messages, mut longest) = (Vec::new(), Duration::ZERO);
+    let start = Instant::now();
+    let mut last = start;
+    while !walk.is_over() {
+        messages.extend(master.walk_on(Time::ZERO, &mut walk));
+        let now = Instant::now();
+        longest = longest.max(now - last);
+        last = now;
+    }
+    (messages, start.elapsed(), longest)
+}
+
+fn take_in(backup: &Director, messages: &[Vec<u8>]) -> Duration {
+    let start = Instant::now();
+    backup.begin_table();
+    for message in messages {
+        let applied = backup.apply_table(Time::ZERO, message);
+        assert!(matches!(applied, SyncOutcome::Applied(_)), "{applied:?}");
+    }
+    start.elapsed()
+}
+
+/// Median, least and most.
+fn spread(mut times: Vec<Duration>) -> [f64; 3] {
+    times.sort();
+    [ROUNDS / 2, 0, ROUNDS - 1].map(|place| times[place].as_secs_f64())
+}
+
+fn text(spread: [f64; 3], unit: f64) -> String {
+    spread.map(|it| format!("{:.3}", it * unit)).join("\t")
+}
