@@ -19,14 +19,16 @@ const FAMILIES: [[&str; 5]; 2] = [
     ["fd00::100", "fd00:1::2", "fd00:2::11", "fd00:3::12", "fd00:4::13"],
 ];
 
-/// The client's complaint that a segment from port 80 of the virtual address was too large for its path.
-fn too_large(client: IpAddr, vip: IpAddr) -> Vec<u8> {
+/// The client's complaint that a segment from port 80 of the virtual address was too large for its path, with so much of
+/// what was in it.
+fn too_large(client: IpAddr, vip: IpAddr, length: usize) -> Vec<u8> {
+    let payload = vec![b'x'; length];
     let mut about = Vec::new();
     let mut complaint = Vec::new();
     match (client, vip) {
         (IpAddr::V4(client), IpAddr::V4(vip)) => {
             let segment = PacketBuilder::ipv4(vip.octets(), client.octets(), 60).tcp(80, 4711, 1, 1000);
-            segment.write(&mut about, &[]).expect("a Vec takes everything");
+            segment.write(&mut about, &payload).expect("a Vec takes everything");
             let error = PacketBuilder::ipv4(client.octets(), vip.octets(), 64);
             error
                 .icmpv4_raw(3, 4, [0, 0, 4, 176])
@@ -35,7 +37,7 @@ fn too_large(client: IpAddr, vip: IpAddr) -> Vec<u8> {
         }
         (IpAddr::V6(client), IpAddr::V6(vip)) => {
             let segment = PacketBuilder::ipv6(vip.octets(), client.octets(), 60).tcp(80, 4711, 1, 1000);
-            segment.write(&mut about, &[]).expect("a Vec takes everything");
+            segment.write(&mut about, &payload).expect("a Vec takes everything");
             let error = PacketBuilder::ipv6(client.octets(), vip.octets(), 64);
             error
                 .icmpv6_raw(2, 0, [0, 0, 5, 20])
@@ -71,7 +73,7 @@ fn an_error_about_a_reply_that_another_director_has_passed_on_reaches_a_server()
             let protocol = if vip.is_ipv6() { ICMPV6 } else { ICMP };
             let nodes = ["s1", "s2", "s3"];
             let at = [0, 1, 2].map(|index| Raw::new(&lab, nodes[index], servers[index], protocol));
-            let complaint = too_large(client, vip);
+            let complaint = too_large(client, vip, 0);
             Raw::new(&lab, "c1", client, WHOLE_PACKETS).send(vip, &complaint);
             let is_it = |error: &[u8]| {
                 let source = embedded_source(error, vip.is_ipv6());
@@ -87,6 +89,13 @@ fn an_error_about_a_reply_that_another_director_has_passed_on_reaches_a_server()
             let made: Vec<_> = shown.as_array().expect("a list").iter().filter(ours).collect();
             let [made] = made[..] else { panic!("{shown}") };
             assert_eq!((&made["state"], &made["server"]), (&json!("NONE"), &json!(source.to_string())));
+
+            // As long an error as comes in two pieces is put together, and goes to the same server.
+            let (header, length) = if vip.is_ipv6() { (40, 2000) } else { (20, 2000) };
+            let complaint = too_large(client, vip, length);
+            Raw::new(&lab, "c1", client, protocol).send(vip, &complaint[header..]);
+            let is_long = |error: &[u8]| is_it(error) && error.len() == complaint.len() - header;
+            assert_eq!(first_at(&at.each_ref(), is_long).0, index);
         }
         lab.assert_no_checksum_errors();
     }
@@ -124,4 +133,38 @@ fn a_server_whose_packet_belongs_to_no_connection_gets_port_unreachable() {
         assert!(at_client.recv(&mut bytes).is_err(), "nothing more has come to the client");
         lab.request(&json!({ "command": "set-tunables", "tunables": { "nat_icmp_send": 0 } }));
     }
+}
+
+#[test]
+fn an_error_to_a_client_of_direct_routing_passes_and_is_not_counted() {
+    let lab = Lab::up("routed-error", "nat", &[]);
+    let [vip, client, router, ..] = FAMILIES[0];
+    lab.request(&json!({ "command": "add-service", "service": {
+        "protocol": "udp", "address": vip, "port": 9, "servers": [{ "address": "10.0.3.12", "forward": "dr" }],
+    }}));
+    let [client, vip, router] =
+        [client, vip, router].map(|address| address.parse::<IpAddr>().expect("an address"));
+    let socket = lab.enter("c1", || UdpSocket::bind(SocketAddr::new(client, 4444)).expect("a socket"));
+    socket.send_to(b"request", SocketAddr::new(vip, 9)).expect("a datagram that leaves");
+    let service = || {
+        let services = lab.show("services");
+        services.as_array().expect("a list").iter().find(|it| it["port"] == 9).expect("the service").clone()
+    };
+    wait_for("the request", || service()["stats"]["in_packets"] == 1);
+
+    // Whoever is on the way to the server says that it cannot be reached, in whose name the client sent it.
+    let (IpAddr::V4(from), IpAddr::V4(to), IpAddr::V4(at)) = (client, vip, router) else { panic!("of IPv6") };
+    let (mut about, mut error) = (Vec::new(), Vec::new());
+    let request = PacketBuilder::ipv4(from.octets(), to.octets(), 60).udp(4444, 9);
+    request.write(&mut about, b"request").expect("a Vec takes everything");
+    let unreachable = PacketBuilder::ipv4(at.octets(), from.octets(), 64).icmpv4_raw(3, 1, [0; 4]);
+    unreachable.write(&mut error, &about).expect("a Vec takes everything");
+    let at_client = Raw::new(&lab, "c1", client, ICMP);
+    Raw::new(&lab, "s1", router, WHOLE_PACKETS).send(client, &error);
+    let (_, from, arrived) = first_at(&[&at_client], |error| error.first() == Some(&3));
+    assert_eq!((from, &arrived[8..]), (router, &about[..]), "as it was sent");
+    assert_eq!(
+        (&service()["stats"]["in_packets"], &service()["stats"]["out_packets"]),
+        (&json!(1), &json!(0))
+    );
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
+const UDP: u8 = 17;
 const PATIENCE: Duration = Duration::from_secs(15);
 
 const INIT: u8 = 1;
@@ -114,6 +115,34 @@ fn state(lab: &Lab, client: IpAddr, vip: IpAddr) -> String {
 }
 
 #[test]
+fn a_datagram_without_checksum_gets_one_on_its_way_to_the_server_only() {
+    let lab = Lab::up("no-checksum", "nat", &[]);
+    let [vip, client_address, server_address, _] = addresses(FAMILIES[0]);
+    lab.request(&json!({ "command": "add-service", "service": {
+        "protocol": "udp", "address": vip, "port": 9, "servers": [{ "address": server_address, "port": 9999 }],
+    }}));
+    // The sockets keep their kernels from answering that nobody is there.
+    let bound =
+        |node, address, port| lab.enter(node, || UdpSocket::bind(SocketAddr::new(address, port))).unwrap();
+    let (_client, server) = (bound("c1", client_address, 4444), bound("s1", server_address, 9999));
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    let [at_client, at_server] = [("c1", client_address), ("s1", server_address)]
+        .map(|(node, address)| Raw::new(&lab, node, address, UDP));
+    let datagram = |from: u16, to: u16| {
+        [&from.to_be_bytes()[..], &to.to_be_bytes(), &13_u16.to_be_bytes(), &[0; 2], b"probe"].concat()
+    };
+    let checksum = |datagram: &[u8]| [datagram[6], datagram[7]];
+
+    at_client.send(vip, &datagram(4444, 9));
+    let (_, _, arrived) = first_at(&[&at_server], |it| it.ends_with(b"probe"));
+    assert_ne!(checksum(&arrived), [0, 0]);
+    assert_eq!(server.recv(&mut [0; 16]).expect("a datagram with a right checksum"), 5);
+    at_server.send(client_address, &datagram(9999, 4444));
+    let (_, from, arrived) = first_at(&[&at_client], |it| it.ends_with(b"probe"));
+    assert_eq!((from, arrived), (vip, datagram(9, 4444)));
+}
+
+#[test]
 fn what_ike_protects_follows_it() {
     for vip_place in ["none", "local"] {
         let lab = Lab::up("ipsec", "nat", &["--vip", vip_place]);
@@ -137,20 +166,36 @@ fn what_ike_protects_follows_it() {
             server_keys[at].send_to(b"mine", from).unwrap();
             assert_eq!(keys.recv_from(&mut bytes).unwrap().1, SocketAddr::new(vip, 500));
 
-            for protocol in protocols {
-                let packet = b"\x3b\x04\0\0spi.seq.check value..";
+            // The long one goes in three pieces.
+            let short = b"\x3b\x04\0\0spi.seq.check value..".to_vec();
+            let long = [&short[..], &[b'x'; 3000]].concat();
+            let count = || packets_in(&lab, vip);
+            for (protocol, packet) in
+                protocols.iter().flat_map(|protocol| [(protocol, &short), (protocol, &long)])
+            {
+                let before = count();
                 let client = Raw::new(&lab, "c1", client_address, *protocol);
                 let server = Raw::new(&lab, ["s1", "s2"][at], chosen, *protocol);
                 client.send(vip, packet);
                 let (_, from, arrived) = first_at(&[&server], |_| true);
-                assert_eq!((from, &arrived[..]), (client_address, &packet[..]), "protocol {protocol}");
+                assert_eq!((from, &arrived), (client_address, packet), "protocol {protocol}");
+                assert_eq!(count(), before + 1, "put together on the way");
                 server.send(client_address, packet);
                 let (_, from, arrived) = first_at(&[&client], |_| true);
-                assert_eq!((from, &arrived[..]), (vip, &packet[..]), "protocol {protocol}");
+                assert_eq!((from, &arrived), (vip, packet), "protocol {protocol}");
             }
         }
         lab.assert_no_checksum_errors();
     }
+}
+
+/// The packets that the service of IKE at `vip` has had from clients.
+#[track_caller]
+fn packets_in(lab: &Lab, vip: IpAddr) -> u64 {
+    let services = lab.show("services");
+    let mut all = services.as_array().expect("a list").iter();
+    let service = all.find(|it| it["address"] == json!(vip) && it["port"] == 500).expect("the service");
+    service["stats"]["in_packets"].as_u64().expect("a number")
 }
 
 /// The server that has IKE through `vip`.

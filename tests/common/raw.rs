@@ -35,7 +35,7 @@ impl Raw {
 
     /// A packet that has arrived, and where it came from.
     fn arrived(&self) -> Option<(IpAddr, Vec<u8>)> {
-        let mut bytes = [0; 2048];
+        let mut bytes = [0; 65_536];
         match self.0.recv_from(&mut bytes) {
             Ok((len, from)) => {
                 // IPv4 comes with its header, IPv6 without.
