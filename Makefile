@@ -35,13 +35,15 @@ demo: need-root
 	$(CARGO) build --release --locked
 	netns-lab/lab demo
 
-# The runner comes last, so that its summary closes the output. Two tests for each core: labs wait more than they work.
+# The runner comes last, so that its summary closes the output. Three tests for each core: labs wait more than they work.
+# The virtual machine's system, if it is not there yet, is made beside what the compiler does; whoever needs it waits.
 test: need-root
 	packaging/install-deps build deb lab vm
-	$(MAKE) --no-print-directory lint
-	$(CARGO) test --workspace --locked --doc
+	@netns-lab/vm/build > /dev/null & system=$$!; \
+	$(MAKE) --no-print-directory lint && $(CARGO) test --workspace --locked --doc || status=$$?; \
+	wait $$system && exit $${status:-0}
 ifneq ($(shell command -v cargo-nextest),)
-	$(CARGO) nextest run --workspace --locked --no-fail-fast --test-threads $$((2 * $$(nproc)))
+	$(CARGO) nextest run --workspace --locked --no-fail-fast --test-threads $$((3 * $$(nproc)))
 else
 	$(CARGO) test --workspace --locked --no-fail-fast --lib --bins --tests -- --test-threads 1
 endif
