@@ -2,6 +2,7 @@
 //! notice that another director goes on with their connections.
 
 mod alike;
+mod announce;
 #[path = "../common/mod.rs"]
 mod common;
 mod keys;
