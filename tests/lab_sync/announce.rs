@@ -4,6 +4,7 @@ use super::common::lab::{Lab, OtherDaemon, text, wait_for};
 use super::{SECOND, config, reload};
 use serde_json::{Value, json};
 use std::fs;
+use std::process::Command;
 
 /// Virtual addresses that an interface has, and others that none has: of these, neighbours hear by way of lo and of a
 /// proxy.
@@ -132,7 +133,7 @@ fn neighbours_are_told_where_the_virtual_addresses_are() {
     take(&lab, "director");
     assert_known(&lab, &first, "the first director, by its role");
 
-    // By a start as master. Duplicate address detection takes its time, and the address is not announced before.
+    // By a start as master. Duplicate address detection takes its time: a later round finds the address settled.
     backup.kill();
     give(&lab, "director");
     take(&lab, SECOND);
@@ -149,4 +150,34 @@ fn neighbours_are_told_where_the_virtual_addresses_are() {
     }
     assert!(asked.lines().any(|line| by_client(&line)), "what it asks is seen:\n{asked}");
     master.kill();
+}
+
+#[test]
+fn what_cannot_be_announced_is_counted_and_keeps_nobody_from_being_master() {
+    let lab = Lab::up("sync-announce-not", "pair", &[]);
+    let master =
+        |interface: &str| json!({ "master": { "interface": interface, "syncid": 7 }, "announce": true });
+    // Routes lead to the virtual addresses.
+    reload(&lab, master(SECOND));
+    let announced = |failed: u64, nowhere: u64| json!({ "times": 1, "arp": 0, "neighbour": 0, "failed": failed, "nowhere": nowhere });
+    wait_for("a round", || lab.show("sync")["announce"] == announced(0, 2));
+
+    // A daemon that may not, for want of CAP_NET_RAW.
+    let [file, socket, log] =
+        ["json", "sock", "log"].map(|end| lab.file(&format!("incapable.{end}")).display().to_string());
+    fs::write(&file, config(&lab, master("director")).to_string()).expect("a file of the lab");
+    let nfvs = env!("CARGO_BIN_EXE_nfvs");
+    let daemon =
+        format!("exec setpriv --bounding-set=-net_raw {nfvs} run --config {file} --socket {socket} 2> {log}");
+    let daemon = lab.spawn(SECOND, &["bash", "-c", &daemon]);
+    let sync = || {
+        let shown =
+            Command::new(nfvs).args(["show", "sync", "--json", "--socket", &socket]).output().expect("nfvs");
+        serde_json::from_slice::<Value>(&shown.stdout).unwrap_or_default()
+    };
+    wait_for("three rounds that failed", || sync()["announce"] == announced(3, 0));
+    assert!(!sync()["master"].is_null(), "{}", sync());
+    let said = fs::read_to_string(&log).expect("its log");
+    assert_eq!(said.matches("nothing can be announced").count(), 1, "{said}");
+    drop(daemon);
 }
