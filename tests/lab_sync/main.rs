@@ -5,6 +5,7 @@ mod alike;
 mod announce;
 #[path = "../common/mod.rs"]
 mod common;
+mod keepalived;
 mod keys;
 mod resync;
 mod takeover;
