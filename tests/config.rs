@@ -370,6 +370,7 @@ fn any_file() -> impl Strategy<Value = file::File> {
                     maxlen: MaxLen::new(1 + count),
                 }),
                 resync: flag.then(|| Resync { port: SyncPort::new(1 + count).unwrap() }),
+                announce: flag,
                 ..Sync::default()
             },
         }

@@ -4,8 +4,8 @@ use super::arguments::What;
 use super::client::Client;
 use crate::daemon::api::{
     ConnectionStatus, PersistenceStatus, QueueStatus, RateStatus, Request, ServerStatus, ServiceName,
-    ServiceStatus, Statistics, SyncDaemonStatus, SyncStatus, SyncTableState, SyncTableStatus,
-    SyncTablesStatus, Traffic, TrafficRates, TunablesStatus,
+    ServiceStatus, Statistics, SyncAnnounceStatus, SyncDaemonStatus, SyncStatus, SyncTableState,
+    SyncTableStatus, SyncTablesStatus, Traffic, TrafficRates, TunablesStatus,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -106,6 +106,12 @@ fn print_sync(sync: &SyncStatus, out: &mut impl Write) -> anyhow::Result<()> {
     }
     if sync.master.is_none() && sync.backup.is_none() {
         writeln!(out, "no synchronisation")?;
+    }
+    if let Some(SyncAnnounceStatus { times, arp, neighbour, failed, nowhere }) = &sync.announce {
+        writeln!(
+            out,
+            "virtual addresses announced: {times} times, ARP {arp}, neighbour advertisements {neighbour}, failed {failed}; without an interface {nowhere}"
+        )?;
     }
     Ok(())
 }

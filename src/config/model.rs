@@ -151,6 +151,8 @@ pub struct SyncSettings {
     pub authentication: Option<Authentication>,
     /// Whether a backup can ask for the whole table, and does.
     pub resync: Option<Resync>,
+    /// Whether neighbours are told where the virtual addresses are when this director comes to be in charge.
+    pub announce: bool,
 }
 
 /// Whole tables, between nfvs directors.

@@ -40,6 +40,9 @@ pub struct Sync {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Resync")]
     pub resync: Option<Resync>,
+    /// A director that comes to be master, and no backup, tells the neighbours that the virtual addresses of its services
+    /// are here.
+    pub announce: bool,
 }
 
 impl Object for Sync {
@@ -255,6 +258,12 @@ pub(super) fn sync(
         }
         written.sync_version = version;
     }
+    let announce = read.as_ref().is_some_and(|read| read.written.announce);
+    if let Some(read) = read.as_ref().filter(|read| announce && read.has("master") && read.has("backup")) {
+        let message = "with both sides in the file, nothing says whether this director is in charge; write one side, or \
+                       leave the key out";
+        read.complain(findings, "announce", message.to_owned());
+    }
     let mut side =
         |key| read::part::<SyncDaemon>(sync, "sync", key, findings).map(|read| daemon(&read, findings));
     let (master, backup) = (side("master"), side("backup"));
@@ -265,7 +274,7 @@ pub(super) fn sync(
         });
     let resync = read::part::<Resync>(sync, "sync", "resync", findings);
     let resync = resync.map(|read| model::Resync { port: read.written.port.get() });
-    (SyncSettings { master, backup, authentication, resync }, written)
+    (SyncSettings { master, backup, authentication, resync, announce }, written)
 }
 
 fn daemon(read: &Read<'_, SyncDaemon>, findings: &mut Findings<'_>) -> model::SyncDaemon {

@@ -563,6 +563,24 @@ pub struct SyncStatus {
     pub master: Option<SyncMasterStatus>,
     /// Who takes over what others tell of theirs; none: nobody.
     pub backup: Option<SyncBackupStatus>,
+    /// How neighbours were told where virtual addresses are; none: they are not.
+    #[serde(default)]
+    pub announce: Option<SyncAnnounceStatus>,
+}
+
+/// How neighbours were told where virtual addresses are, since the daemon was started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncAnnounceStatus {
+    /// How often that was begun.
+    pub times: u64,
+    /// ARP announcements sent.
+    pub arp: u64,
+    /// Neighbour advertisements sent.
+    pub neighbour: u64,
+    /// What could not be sent.
+    pub failed: u64,
+    /// Virtual addresses that the last round has found no interface for.
+    pub nowhere: u64,
 }
 
 /// What a side of the synchronisation runs with.

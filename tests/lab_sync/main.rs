@@ -2,8 +2,10 @@
 //! notice that another director goes on with their connections.
 
 mod alike;
+mod announce;
 #[path = "../common/mod.rs"]
 mod common;
+mod keepalived;
 mod keys;
 mod resync;
 mod takeover;

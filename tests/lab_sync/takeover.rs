@@ -15,21 +15,45 @@ use tokio::task::JoinSet;
 /// How many downloads, and flows of datagrams, go through the directors.
 const DOWNLOADS: usize = 500;
 const FLOWS: usize = 50;
-/// A download's length, and how much of it a client takes at once, and how often.
+/// A download's length, and how much of it a client takes at once, and how often: for fifteen seconds.
 const LENGTH: usize = 1_200_000;
 const PIECE: usize = 8_192;
 const EVERY: Duration = Duration::from_millis(100);
+/// A download that gets nothing for so long is lost.
+const STALL: Duration = Duration::from_secs(60);
 
 /// What clients report while they run.
-#[derive(Default)]
-struct Clients {
-    started: AtomicUsize,
-    finished: AtomicUsize,
+pub(super) struct Clients {
+    downloads: usize,
+    flows: usize,
+    pub(super) started: AtomicUsize,
+    pub(super) finished: AtomicUsize,
     stop: AtomicBool,
     longest_stall_millis: AtomicUsize,
 }
 
 impl Clients {
+    /// Clients that want so many downloads, and exchange datagrams on so many flows.
+    pub(super) fn new(downloads: usize, flows: usize) -> Arc<Clients> {
+        let [started, finished, longest_stall_millis] = [0; 3].map(AtomicUsize::new);
+        let stop = AtomicBool::new(false);
+        Arc::new(Clients { downloads, flows, started, finished, stop, longest_stall_millis })
+    }
+
+    /// Whether all downloads have begun.
+    pub(super) fn have_begun(&self) -> bool {
+        self.started.load(Ordering::Relaxed) == self.downloads
+    }
+
+    /// Whether a director has all connections of the clients, as such that go on.
+    pub(super) fn are_known(&self, shown: &Value) -> bool {
+        let shown = shown.as_array().expect("a list");
+        let of = |protocol: &str, state: &str| {
+            shown.iter().filter(|it| it["protocol"] == protocol && it["state"] == state).count()
+        };
+        of("tcp", "ESTABLISHED") >= self.downloads && of("udp", "UDP") >= self.flows
+    }
+
     fn note_stall(&self, stall: Duration) {
         self.longest_stall_millis.fetch_max(stall.as_millis() as usize, Ordering::Relaxed);
     }
@@ -47,7 +71,8 @@ async fn download(vip: SocketAddr, file: Arc<Vec<u8>>, clients: Arc<Clients>) {
     let (mut received, mut piece) = (Vec::new(), vec![0; PIECE]);
     let mut last = tokio::time::Instant::now();
     loop {
-        let length = stream.read(&mut piece).await.expect("no reset");
+        let read = tokio::time::timeout(STALL, stream.read(&mut piece)).await;
+        let length = read.expect("a download that goes on").expect("no reset");
         clients.note_stall(last.elapsed());
         last = tokio::time::Instant::now();
         if received.is_empty() {
@@ -84,16 +109,16 @@ async fn chat(vip: SocketAddr, number: usize, clients: Arc<Clients>) {
 }
 
 /// Runs all clients until they have what they want.
-fn run_clients(lab: &Lab, file: &Arc<Vec<u8>>, clients: &Arc<Clients>) {
+pub(super) fn run_clients(lab: &Lab, file: &Arc<Vec<u8>>, clients: &Arc<Clients>) {
     lab.enter("c1", || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (mut downloads, mut flows) = (JoinSet::new(), JoinSet::new());
-            for number in 0..DOWNLOADS {
+            for number in 0..clients.downloads {
                 let (file, clients) = (Arc::clone(file), Arc::clone(clients));
                 downloads.spawn(download(endpoint(VIPS[number % 2], 80), file, clients));
             }
-            for number in 0..FLOWS {
+            for number in 0..clients.flows {
                 flows.spawn(chat(endpoint(VIPS[number % 2], 7), number, Arc::clone(clients)));
             }
             downloads.join_all().await;
@@ -103,9 +128,9 @@ fn run_clients(lab: &Lab, file: &Arc<Vec<u8>>, clients: &Arc<Clients>) {
     });
 }
 
-/// Has the servers know the file that is downloaded.
-fn put_file(lab: &Lab) -> Arc<Vec<u8>> {
-    let file: Vec<u8> = (0..LENGTH as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+/// Has the servers know the file that is downloaded, of this length.
+pub(super) fn put_file(lab: &Lab, length: usize) -> Arc<Vec<u8>> {
+    let file: Vec<u8> = (0..length as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     fs::create_dir_all(lab.file("files")).unwrap();
     fs::write(lab.file("files/large"), &file).unwrap();
     Arc::new(file)
@@ -140,7 +165,7 @@ fn cut_off(lab: &Lab, node: &str) {
 }
 
 /// Takes the addresses of whoever is in charge from a node.
-fn give_up_charge(lab: &Lab, node: &str) {
+pub(super) fn give_up_charge(lab: &Lab, node: &str) {
     for (interface, addresses) in IN_CHARGE {
         for address in addresses {
             lab.shell(node, &format!("ip address delete {address} dev {interface} || true"));
@@ -148,19 +173,10 @@ fn give_up_charge(lab: &Lab, node: &str) {
     }
 }
 
-/// Whether a director has all connections of the clients, as such that go on.
-fn known(shown: &Value) -> bool {
-    let shown = shown.as_array().expect("a list");
-    let of = |protocol: &str, state: &str| {
-        shown.iter().filter(|it| it["protocol"] == protocol && it["state"] == state).count()
-    };
-    of("tcp", "ESTABLISHED") >= DOWNLOADS && of("udp", "UDP") >= FLOWS
-}
-
 #[test]
 fn downloads_and_flows_outlive_their_director_and_the_next_one() {
     let lab = Lab::up("sync-takeover", "pair", &[]);
-    let file = put_file(&lab);
+    let file = put_file(&lab, LENGTH);
     let both = |interface: &str| {
         let side = json!({ "interface": interface, "syncid": 1 });
         json!({ "master": side, "backup": side })
@@ -169,14 +185,12 @@ fn downloads_and_flows_outlive_their_director_and_the_next_one() {
     let second_config = config(&lab, both("director"));
     let mut second = Some(lab.start_in(SECOND, &second_config));
 
-    let clients = Arc::new(Clients::default());
+    let clients = Clients::new(DOWNLOADS, FLOWS);
     thread::scope(|scope| {
         let running = scope.spawn(|| run_clients(&lab, &file, &clients));
-        wait_for("all downloads to begin", || {
-            clients.started.load(Ordering::Relaxed) == DOWNLOADS || running.is_finished()
-        });
+        wait_for("all downloads to begin", || clients.have_begun() || running.is_finished());
         let backup = second.as_ref().expect("it runs");
-        wait_for("the second director to know all", || known(&backup.show("connections")));
+        wait_for("the second director to know all", || clients.are_known(&backup.show("connections")));
 
         // The first director dies.
         cut_off(&lab, "director");
@@ -189,7 +203,7 @@ fn downloads_and_flows_outlive_their_director_and_the_next_one() {
         lab.shell("director", "ip route replace default via 10.0.1.2 dev front || true");
         let first = lab.start_in("director", &config(&lab, both(SECOND)));
         wait_for("the first director to know all", || {
-            known(&first.show("connections")) || running.is_finished()
+            clients.are_known(&first.show("connections")) || running.is_finished()
         });
         cut_off(&lab, SECOND);
         second.take().expect("it runs").kill();
@@ -216,18 +230,16 @@ fn unsaid(lab: &Lab) -> [u64; 2] {
 #[test]
 fn a_daemon_that_dies_alone_resets_no_download_before_another_director_is_in_charge() {
     let lab = Lab::up("sync-alone", "pair", &[]);
-    let file = put_file(&lab);
+    let file = put_file(&lab, LENGTH);
     reload(&lab, json!({ "master": { "interface": SECOND, "syncid": 1 } }));
     let others = json!({ "backup": { "interface": "director", "syncid": 1 } });
     let second = lab.start_in(SECOND, &config(&lab, others));
 
-    let clients = Arc::new(Clients::default());
+    let clients = Clients::new(DOWNLOADS, FLOWS);
     thread::scope(|scope| {
         let running = scope.spawn(|| run_clients(&lab, &file, &clients));
-        wait_for("all downloads to begin", || {
-            clients.started.load(Ordering::Relaxed) == DOWNLOADS || running.is_finished()
-        });
-        wait_for("the second director to know all", || known(&second.show("connections")));
+        wait_for("all downloads to begin", || clients.have_begun() || running.is_finished());
+        wait_for("the second director to know all", || clients.are_known(&second.show("connections")));
         assert_eq!(unsaid(&lab), [0, 0], "the daemon decides about all");
 
         // Its links are up, and its addresses where they were, for as long as VRRP takes to notice.

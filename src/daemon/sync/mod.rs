@@ -1,6 +1,7 @@
 //! The synchronisation with other directors: who runs, with what, and what came of it. What is said, and what becomes
 //! of what others say, is for the director.
 
+mod announce;
 mod backup;
 mod listen;
 mod master;
@@ -17,6 +18,7 @@ use crate::config::{Config, Resync, SyncDaemon, SyncSettings};
 use crate::director::Director;
 use crate::director::service::Services;
 use crate::director::sync::{BackupSettings, MasterSettings};
+use announce::Announcer;
 use anyhow::{Context, bail};
 use backup::Backup;
 pub use listen::Listener;
@@ -47,6 +49,7 @@ pub(super) struct Sync {
     secrets: Valid,
     master: Option<Side<Master>>,
     backup: Option<Side<Backup>>,
+    announcer: Announcer,
 }
 
 /// What the configuration file has for the synchronisation, with what the file of keys has.
@@ -91,6 +94,8 @@ pub(super) struct Prepared {
     wanted: Wanted,
     master: Change<Master>,
     backup: Change<Backup>,
+    /// Whether the virtual addresses are announced once more if they have been already.
+    announces_again: bool,
 }
 
 impl Prepared {
@@ -109,7 +114,8 @@ impl Sync {
     pub(super) fn new(director: &Arc<Director>, clock: Clock) -> Sync {
         let director = Arc::clone(director);
         let (configured, secrets) = (SyncSettings::default(), Valid::default());
-        Sync { director, clock, configured, secrets, master: None, backup: None }
+        let announcer = Announcer::new(&director, clock);
+        Sync { director, clock, configured, secrets, master: None, backup: None, announcer }
     }
 
     /// What the configuration file had when it was last looked at.
@@ -153,11 +159,12 @@ impl Sync {
             (_, None) => Change::Stop,
             (_, Some(daemon)) => Change::Start(self.make_backup(daemon, services, resync)?),
         };
-        Ok(Prepared { wanted, master, backup })
+        Ok(Prepared { wanted, master, backup, announces_again: false })
     }
 
-    /// Goes over to what was prepared.
+    /// Goes over to what was prepared. Call it in the runtime.
     pub(super) fn commit(&mut self, prepared: Prepared) {
+        let has_announced = self.announces();
         let Wanted { settings, secrets } = prepared.wanted;
         self.configured = settings;
         self.secrets.store(secrets);
@@ -171,6 +178,16 @@ impl Sync {
             Change::Stop => self.end(SyncSide::Backup),
             Change::Start(side) => self.begin_backup(side),
         }
+        if !self.announces() {
+            self.announcer.end();
+        } else if !has_announced || prepared.announces_again {
+            self.announcer.begin();
+        }
+    }
+
+    /// Whether neighbours are to know this director for the one in charge: the master, and nobody's backup.
+    fn announces(&self) -> bool {
+        self.configured.announce && self.master.is_some() && self.backup.is_none()
     }
 
     /// Gets ready to start a side that does not run, as configured unless told otherwise.
@@ -220,10 +237,12 @@ impl Sync {
     /// # Errors
     /// What keeps it from running.
     pub(super) fn prepare_role(&self, side: SyncSide) -> anyhow::Result<Prepared> {
-        let prepared = match self.running(side) {
+        let mut prepared = match self.running(side) {
             None => self.prepare_start(side, None)?,
             Some(_) => self.unchanged(),
         };
+        // Whoever says so once more may have moved addresses.
+        prepared.announces_again = true;
         Ok(prepared.without(match side {
             SyncSide::Master => SyncSide::Backup,
             SyncSide::Backup => SyncSide::Master,
@@ -245,7 +264,8 @@ impl Sync {
     }
 
     fn unchanged(&self) -> Prepared {
-        Prepared { wanted: self.configured(), master: Change::None, backup: Change::None }
+        let (master, backup) = (Change::None, Change::None);
+        Prepared { wanted: self.configured(), master, backup, announces_again: false }
     }
 
     fn running(&self, side: SyncSide) -> Option<&SyncDaemon> {

@@ -1,13 +1,14 @@
 //! The synchronisation as it is shown.
 
+use super::announce::Told;
 use super::resync::guest::Progress;
 use super::resync::host::Given;
 use super::resync::plan::Asked;
 use super::seal::Unsealed;
 use super::{Side, Sync};
 use crate::daemon::api::{
-    SyncBackupStatus, SyncDaemonStatus, SyncMasterStatus, SyncPeerStatus, SyncStatus, SyncTableStatus,
-    SyncTablesStatus,
+    SyncAnnounceStatus, SyncBackupStatus, SyncDaemonStatus, SyncMasterStatus, SyncPeerStatus, SyncStatus,
+    SyncTableStatus, SyncTablesStatus,
 };
 use crate::director::Time;
 use crate::director::sync::{Rejection, Unsent};
@@ -75,7 +76,11 @@ impl Sync {
                 resync: received.plan.as_ref().map(|plan| plan.masters().map(|it| table(it, now)).collect()),
             }
         });
-        SyncStatus { master, backup }
+        let announce = self.configured.announce.then(|| {
+            let Told { times, arp, neighbour, failed, nowhere, .. } = self.announcer.told();
+            SyncAnnounceStatus { times, arp, neighbour, failed, nowhere }
+        });
+        SyncStatus { master, backup, announce }
     }
 }
 

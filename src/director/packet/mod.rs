@@ -43,6 +43,7 @@
 //! ```
 
 mod addresses;
+mod announcement;
 mod checksum;
 mod crc32c;
 mod enclosed;
@@ -64,6 +65,7 @@ use std::net::{IpAddr, SocketAddr};
 use pnet_packet::ip::IpNextHeaderProtocols;
 use pnet_packet::udp::UdpPacket;
 
+pub use self::announcement::{arp_announcement, neighbour_advertisement};
 pub use self::checksum::Rewritten;
 pub use self::enclosed::Enclosed;
 pub use self::problem::{Problem, icmp_error};
