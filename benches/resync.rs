@@ -1,8 +1,10 @@
-//! What a whole table costs the two directors that exchange it, without the connection between them.
+//! What a whole table costs the two directors that exchange it.
 //!
-//! * `resync COUNT`: fills a director with `COUNT` connections, has it tell of all of them, and an empty one take them in;
+//! * `resync cost COUNT`, without the connection between them: fills a director with `COUNT` connections, has it tell of all of them, and an empty one take them in;
 //!   then again by the one that has them already. A line for each part of the work: name, seconds of the rounds (median,
 //!   least and most), and how long the longest hold of a shard's lock was in microseconds (the same), where it is held.
+//! * `resync fill COUNT VIP SERVER TO`: tells the backup at the address and port `TO` of `COUNT` connections through `VIP`,
+//!   port 80, to port 8080 of `SERVER`.
 //!
 //! `benches/run` calls it.
 
@@ -14,7 +16,7 @@ use nfvs::director::service::{ForwardMethod, ServiceKey, ServiceSettings, Weight
 use nfvs::director::sync::{BackupSettings, SyncOutcome, Walk};
 use nfvs::director::{Command, Director, Limits, ServerSpec, ServiceSpec, Time};
 use std::error::Error;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 use sync_proto::{Addresses, ConnFlags, Encoder, OptionalParameters, Record, SyncId, Version};
 
@@ -25,8 +27,18 @@ const ROUNDS: usize = 5;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let [count] = &arguments[..] else { return Err("usage: resync COUNT".into()) };
-    let count: u32 = count.parse()?;
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["cost", count] => cost(count.parse()?),
+        ["fill", count, vip, server, to] => {
+            let (vip, server) = (vip.parse()?, server.parse()?);
+            send_all(count.parse()?, to.parse()?, |number| record(number, vip, server))
+        }
+        _ => Err("usage: resync cost COUNT | fill COUNT VIP SERVER TO".into()),
+    }
+}
+
+fn cost(count: u32) -> Result<(), Box<dyn Error>> {
     let master = director(count)?;
     fill(&master, count);
     let mut times: [Vec<Duration>; 4] = Default::default();
@@ -75,6 +87,36 @@ fn server(number: u32) -> IpAddr {
 
 /// Established connections, 16 of each client.
 fn fill(director: &Director, count: u32) {
+    messages(
+        count,
+        |number| record(number, VIP.into(), server(number % SERVERS)),
+        |message| {
+            let applied = director.apply_sync(Time::ZERO, message);
+            assert!(matches!(applied, SyncOutcome::Applied(_)), "{applied:?}");
+        },
+    );
+    assert_eq!(director.connection_count().0, count as usize);
+}
+
+/// Tells a backup, not faster than it takes them in.
+fn send_all(
+    count: u32,
+    to: SocketAddr,
+    record: impl Fn(u32) -> Record<'static>,
+) -> Result<(), Box<dyn Error>> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let mut sent = Ok(());
+    messages(count, record, |message| {
+        if sent.is_ok() {
+            sent = socket.send_to(message, to).map(drop);
+        }
+        std::thread::sleep(Duration::from_micros(500));
+    });
+    Ok(sent?)
+}
+
+/// Makes messages of so many records and hands them over.
+fn messages(count: u32, record: impl Fn(u32) -> Record<'static>, mut take: impl FnMut(&[u8])) {
     const MESSAGE: u32 = 200;
     for first in (0..count).step_by(MESSAGE as usize) {
         let mut buffer = [0; 10_000];
@@ -82,14 +124,11 @@ fn fill(director: &Director, count: u32) {
         for number in first..count.min(first + MESSAGE) {
             encoder.push(&record(number)).expect("a message of 10,000 bytes has room for 200 records");
         }
-        let message = encoder.finish().expect("there are records in it");
-        let applied = director.apply_sync(Time::ZERO, message);
-        assert!(matches!(applied, SyncOutcome::Applied(_)), "{applied:?}");
+        take(encoder.finish().expect("there are records in it"));
     }
-    assert_eq!(director.connection_count().0, count as usize);
 }
 
-fn record(number: u32) -> Record<'static> {
+fn record(number: u32, vip: IpAddr, server: IpAddr) -> Record<'static> {
     let client = Ipv4Addr::from(0x6440_0000 | (number / 16));
     Record {
         protocol: 6,
@@ -98,8 +137,7 @@ fn record(number: u32) -> Record<'static> {
         client_port: 1024 + (number % 16) as u16,
         virtual_port: 80,
         server_port: 8080,
-        addresses: Addresses::new(client.into(), VIP.into(), server(number % SERVERS))
-            .expect("all are of IPv4"),
+        addresses: Addresses::new(client.into(), vip, server).expect("all are of IPv4"),
         fwmark: 0,
         timeout_seconds: 900,
         sequence: None,
