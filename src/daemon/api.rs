@@ -2,6 +2,10 @@
 //!
 //! A request is one line of JSON, a reply one or more. Field names and meanings are stable; fields may be added.
 
+mod sync_test;
+
+pub use sync_test::{SyncTestBackup, SyncTestCounts, SyncTestFailure, SyncTestPort, SyncTestStatus};
+
 use crate::director::Time;
 use crate::director::service::{
     ClientMask, Feedback, ForwardMethod, LoadSource, OwnTimeouts, Persistence, RealServer, ServiceKey,
@@ -100,6 +104,15 @@ pub enum Request {
     SetSyncRole {
         /// Which one.
         role: SyncSide,
+    },
+    /// Has the master ask its backups whether messages arrive: [`SyncTestStatus`].
+    TestSync {
+        /// For how many seconds answers are waited for; none: two.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        wait: Option<u64>,
+        /// With how many backups that have answered by every port it is over; none: with none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expect: Option<u16>,
     },
     /// Reads the configuration file again: [`Reloaded`].
     Reload {},
@@ -605,6 +618,9 @@ pub struct SyncMasterStatus {
     pub lost: BTreeMap<String, u64>,
     /// Records that no message could carry, by reason.
     pub unsent: BTreeMap<String, u64>,
+    /// What it has asked its backups, and heard of them.
+    #[serde(default)]
+    pub tests: SyncTestCounts,
     /// The tables that backups have asked for; none: they cannot.
     #[serde(default)]
     pub resync: Option<SyncTablesStatus>,
@@ -713,6 +729,9 @@ pub struct SyncPeerStatus {
     pub lag_ms: Option<u64>,
     /// Seconds since its last message.
     pub last_message: u64,
+    /// What it has asked here, and was told.
+    #[serde(default)]
+    pub tests: SyncTestCounts,
 }
 
 /// What the whole director counts in a second.

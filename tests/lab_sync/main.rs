@@ -6,6 +6,7 @@ mod alike;
 mod common;
 mod keys;
 mod resync;
+mod selftest;
 mod takeover;
 
 use common::lab::{Lab, text};

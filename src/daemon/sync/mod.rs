@@ -7,6 +7,7 @@ mod master;
 mod resync;
 mod seal;
 mod secrets;
+mod selftest;
 mod socket;
 mod status;
 mod thread;
@@ -24,6 +25,7 @@ use master::{Desk, Master};
 use resync::guest::Guest;
 use resync::host::Host;
 use secrets::{Secrets, Valid};
+pub(super) use selftest::ask::Test;
 use socket::Index;
 use std::io;
 use std::net::UdpSocket;
@@ -42,6 +44,8 @@ const MOST_PORTS: u32 = 64;
 pub(super) struct Sync {
     director: Arc<Director>,
     clock: Clock,
+    /// Drawn by lot: tells this daemon's questions and answers from those of others.
+    who: u32,
     /// What the configuration file had when it was last looked at.
     configured: SyncSettings,
     secrets: Valid,
@@ -105,11 +109,11 @@ impl Prepared {
 }
 
 impl Sync {
-    /// Nothing runs yet.
-    pub(super) fn new(director: &Arc<Director>, clock: Clock) -> Sync {
+    /// Nothing runs yet. `who` is drawn by lot.
+    pub(super) fn new(director: &Arc<Director>, clock: Clock, who: u32) -> Sync {
         let director = Arc::clone(director);
         let (configured, secrets) = (SyncSettings::default(), Valid::default());
-        Sync { director, clock, configured, secrets, master: None, backup: None }
+        Sync { director, clock, who, configured, secrets, master: None, backup: None }
     }
 
     /// What the configuration file had when it was last looked at.
@@ -244,6 +248,30 @@ impl Sync {
         }
     }
 
+    /// Gets ready to ask the backups whether messages arrive.
+    ///
+    /// # Errors
+    /// If no master runs, or answers cannot be heard.
+    pub(super) fn prepare_test(&self) -> anyhow::Result<Test> {
+        let Some(side) = &self.master else {
+            bail!("the master does not run, and only a master asks its backups");
+        };
+        let ear = socket::ear(&side.daemon)
+            .with_context(|| format!("no answers can be heard on {}", side.daemon.interface))?;
+        let (errands, bells) = side.runs.errands();
+        Ok(Test {
+            daemon: status::daemon(side),
+            ttl: side.daemon.ttl,
+            ear,
+            errands,
+            trailer: side.runs.trailer(),
+            who: self.who,
+            secrets: Arc::clone(&self.secrets),
+            bells,
+            clock: self.clock,
+        })
+    }
+
     fn unchanged(&self) -> Prepared {
         Prepared { wanted: self.configured(), master: Change::None, backup: Change::None }
     }
@@ -308,8 +336,8 @@ impl Sync {
             secrets: Arc::clone(&self.secrets),
             clock: self.clock,
         });
-        let (maxlen_bytes, secrets) = (usize::from(maxlen), &self.secrets);
-        let runs = Backup::new(sockets, maxlen_bytes, secrets, guest, syncid, &self.director, self.clock)?;
+        let (maxlen_bytes, secrets, names) = (usize::from(maxlen), &self.secrets, (syncid, self.who));
+        let runs = Backup::new(sockets, maxlen_bytes, secrets, guest, names, &self.director, self.clock)?;
         Ok(Side { daemon: daemon.clone(), ports, maxlen, runs })
     }
 
