@@ -129,6 +129,30 @@ fn an_answer_counts_once_for_its_question_only() {
     assert_eq!(refused(&tally), counts.map(|(reason, count)| (reason.to_owned(), count)).into());
 }
 
+#[test]
+fn keys_may_change_places_while_a_test_runs() {
+    let (before, after) = (secrets(&[FIRST, SECOND], true), secrets(&[SECOND, FIRST], true));
+    let mut tally = tally(Some(&before), 1);
+    let question = tally.asked[0].question.clone();
+    let answer = answered(&mut Answerer::new(GROUP, BACKUP), Some(&before), &question).unwrap();
+    assert!(tally.take(&answer, from(2), TODAY, Some(&after)));
+}
+
+#[test]
+fn every_byte_of_a_sealed_answer_counts() {
+    let keys = secrets(&[FIRST], true);
+    let mut tally = tally(Some(&keys), 1);
+    let question = tally.asked[0].question.clone();
+    let answer = answered(&mut Answerer::new(GROUP, BACKUP), Some(&keys), &question).unwrap();
+    for at in 0..answer.len() {
+        let mut bad = answer.clone();
+        bad[at] ^= 1;
+        assert!(!tally.take(&bad, from(2), TODAY, Some(&keys)), "byte {at}");
+        assert!(!tally.take(&answer[..at], from(2), TODAY, Some(&keys)), "{at} bytes");
+    }
+    assert!(tally.backups().is_empty() && tally.take(&answer, from(2), TODAY, Some(&keys)));
+}
+
 /// Else a recorded answer would have the group refuse what its sender says as a master.
 #[test]
 fn an_answer_is_no_message_of_the_group() {
