@@ -65,6 +65,9 @@ fn print_sync(sync: &SyncStatus, out: &mut impl Write) -> anyhow::Result<()> {
             "  sent: messages {}, bytes {}, records {}",
             master.messages, master.bytes, master.records
         )?;
+        if let Some(rate) = master.rate {
+            writeln!(out, "  rate: {rate} messages a second at most")?;
+        }
         writeln!(out, "  messages lost: {}", by_reason(&master.lost))?;
         writeln!(out, "  records not sent: {}", by_reason(&master.unsent))?;
         if let SyncTestCounts { questions: questions @ 1.., answers } = master.tests {

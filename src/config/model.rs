@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -151,6 +151,8 @@ pub struct SyncSettings {
     pub authentication: Option<Authentication>,
     /// Whether a backup can ask for the whole table, and does.
     pub resync: Option<Resync>,
+    /// How many messages with records the master sends in a second, at most.
+    pub rate: Option<NonZeroU32>,
 }
 
 /// Whole tables, between nfvs directors.

@@ -604,6 +604,9 @@ pub struct SyncMasterStatus {
     pub daemon: SyncDaemonStatus,
     /// The time to live of its messages.
     pub ttl: u8,
+    /// How many messages with records it sends in a second, at most; none: as many as there are.
+    #[serde(default)]
+    pub rate: Option<u32>,
     /// The version that it speaks.
     pub version: u8,
     /// Whether its messages are made with a key.

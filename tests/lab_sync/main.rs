@@ -5,6 +5,7 @@ mod alike;
 #[path = "../common/mod.rs"]
 mod common;
 mod keys;
+mod rate;
 mod resync;
 mod selftest;
 mod takeover;

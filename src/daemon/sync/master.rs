@@ -196,7 +196,7 @@ impl Sender {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (first, enough) = (&bells.first[self.port], &bells.enough[self.port]);
-        let mut was_refused = false;
+        let (mut was_refused, mut is_held) = (false, false);
         loop {
             tokio::select! {
                 _ = look.tick() => {
@@ -213,6 +213,8 @@ impl Sender {
                     // Whoever gave it may have gone away.
                     let _ = reporter.send((place, sent.map(|()| begun).map_err(|error| error.to_string())));
                 }
+                // The rate keeps messages back, and lets some go again soon.
+                () = tokio::time::sleep(GATHER), if is_held => {}
                 () = first.notified() => {
                     let _ = tokio::time::timeout(GATHER, enough.notified()).await;
                 }
@@ -227,6 +229,7 @@ impl Sender {
                     break;
                 }
             }
+            is_held = self.director.holds_sync_messages(self.clock.now(), self.port);
         }
     }
 

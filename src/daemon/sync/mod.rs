@@ -140,11 +140,14 @@ impl Sync {
         // What runs was made with room for a trailer, or without.
         let is_as_sealed = seals == self.secrets.load().is_some();
         let running = self.master.as_ref().map(|side| &side.daemon).filter(|_| !is_as_sealed || !is_as_asked);
+        let is_as_fast = settings.rate == self.configured.rate;
         let master = match (&self.configured.master, &settings.master) {
-            (was, is) if was == is => match running {
-                Some(daemon) => Change::Start(self.make_master(daemon, services, seals, resync)?),
-                None => Change::None,
-            },
+            (was, is) if was == is => {
+                match running.or(self.running(SyncSide::Master).filter(|_| !is_as_fast)) {
+                    Some(daemon) => Change::Start(self.make_master(daemon, services, seals, resync)?),
+                    None => Change::None,
+                }
+            }
             (_, None) => Change::Stop,
             (_, Some(daemon)) => Change::Start(self.make_master(daemon, services, seals, resync)?),
         };
@@ -372,6 +375,7 @@ impl Sync {
             max_len: side.maxlen.into(),
             ports: side.ports.into(),
             trailer: side.runs.trailer(),
+            rate: self.configured.rate,
         };
         self.director.start_sync_master(settings, side.runs.begin());
         log_begin(SyncSide::Master, &side);

@@ -13,6 +13,7 @@ use crate::director::Time;
 use crate::director::sync::{Rejection, Unsent};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::atomic::Ordering;
 use sync_proto::Version;
 
@@ -32,6 +33,7 @@ impl Sync {
             SyncMasterStatus {
                 daemon: daemon(side),
                 ttl: side.daemon.ttl,
+                rate: self.configured.rate.map(NonZeroU32::get),
                 version,
                 authenticated: secrets.is_some(),
                 messages: sent.messages.load(Ordering::Relaxed),
