@@ -285,6 +285,7 @@ fn help_is_complete() {
         &["zero"],
         &["sync"],
         &["sync", "dump"],
+        &["sync", "test"],
         &["request"],
     ] {
         let words = [words, &["--help"]].concat();
@@ -336,6 +337,7 @@ fn a_wrong_command_line_exits_2() {
         &["zero", "web", "dns"],
         &["sync", "dump"],
         &["sync", "dump", "--pcap", "a", "--port", "70000"],
+        &["sync", "test", "--wait", "0"],
         &["request"],
         &["schema", "7"],
     ] {
@@ -671,4 +673,54 @@ fn a_log_filter_that_is_not_understood_is_said() {
     let said = log("nfvs=loud");
     assert!(said.contains(" WARN RUST_LOG is not understood; taking \"info\" error="), "{said}");
     assert!(said.ends_with(error), "{said}");
+}
+
+/// A backup that has answered by these ports, and not by those.
+fn backup(address: &str, lost: Option<u32>, answered: &[u16], silent: &[u16]) -> Value {
+    let answered: Vec<Value> = answered
+        .iter()
+        .map(|port| json!({ "port": port, "micros": 1412 + u64::from(port - 8848) }))
+        .collect();
+    json!({
+        "address": address, "syncid": 1, "authenticated": lost.is_some(), "lost": lost, "answered": answered,
+        "silent": silent,
+    })
+}
+
+#[test]
+fn a_test_of_the_synchronisation_shows_who_has_answered() {
+    let tested = |ports: u16, backups: Value, failed: Value, refused: Value| {
+        json!({
+            "interface": "eth1", "group": "224.0.0.81", "port": 8848, "ports": ports, "syncid": 1, "maxlen": 1472,
+            "ttl": 1, "authenticated": true, "wait": 2, "failed": failed, "backups": backups, "refused": refused,
+        })
+    };
+    let none = || (json!([]), json!({}));
+    let one = backup("10.0.9.2", Some(0), &[8848], &[]);
+    let whole = backup("10.0.9.2", Some(17), &[8848, 8849], &[]);
+    let part = backup("fe80::1", None, &[8848], &[8849]);
+    let failed = json!([{ "port": 8849, "error": "Operation not permitted (os error 1)" }]);
+    let mut said = String::new();
+    for (what, expect, tested) in [
+        ("one port", None, tested(1, json!([one]), none().0, none().1)),
+        ("two backups, one of them by one port", None, tested(2, json!([whole, part]), none().0, none().1)),
+        ("too few", Some("2"), tested(2, json!([whole, part]), none().0, none().1)),
+        ("not by every port", None, tested(2, json!([part]), failed, none().1)),
+        ("nobody", None, tested(1, json!([]), none().0, json!({ "unauthenticated": 1 }))),
+    ] {
+        let daemon = FakeDaemon::hearing(move |request| {
+            let wanted: Option<u16> = expect.map(|expect| expect.parse().unwrap());
+            let mut expected = json!({ "command": "test-sync", "wait": 2, "expect": wanted });
+            expected.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+            assert_eq!(*request, expected);
+            json!({ "ok": tested }).to_string() + "\n"
+        });
+        let socket = daemon.socket();
+        let mut words = vec!["sync", "test", "--socket", socket.to_str().unwrap()];
+        words.extend(expect.into_iter().flat_map(|expect| ["--expect", expect]));
+        said += &format!("# {what}\n{}\n", nfvs(&words).text());
+        let json = nfvs(&[&words[..], &["--json"]].concat());
+        assert!(serde_json::from_str::<Value>(&json.stdout).unwrap()["backups"].is_array());
+    }
+    insta::assert_snapshot!("sync_test", said);
 }

@@ -5,7 +5,9 @@ use nfvs::config::scheduler_words::SchedulerFlag;
 use nfvs::config::service_keys::{
     Family, Fwmark, LowerThreshold, OnRemove, OwnTimeouts, Persistence, UpperThreshold,
 };
-use nfvs::config::sync::{Group, Interface, MaxLen, Resync, Sync, SyncDaemon, SyncId, SyncPort, Ttl};
+use nfvs::config::sync::{
+    Group, Interface, MaxLen, Resync, Sync, SyncDaemon, SyncId, SyncPort, SyncRate, Ttl,
+};
 use nfvs::config::tunables::{ReuseMode, Tunables};
 use nfvs::config::tunnel::{Tunnel, TunnelChecksum, TunnelPort, TunnelType};
 use nfvs::config::{self, Complaints, Config, Key, LoadError, MacAddress, file};
@@ -371,6 +373,7 @@ fn any_file() -> impl Strategy<Value = file::File> {
                 }),
                 resync: flag.then(|| Resync { port: SyncPort::new(1 + count).unwrap() }),
                 announce: flag,
+                rate: SyncRate::new(1 + time),
                 ..Sync::default()
             },
         }

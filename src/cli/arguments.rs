@@ -163,6 +163,26 @@ pub(super) enum Sync {
         #[command(flatten)]
         instance: Instance,
     },
+    /// Ask the backups whether messages arrive, and show who answers; exit 1 if too few do
+    ///
+    /// The master sends a message that asks for an answer, by each of its ports, as it sends all others: by the same
+    /// sockets, to the same group, made with the same key. A backup that takes it answers at once, if it is an nfvs; the
+    /// kernel's takes it for an empty message. A backup counts if it has answered by every port. Connections are not
+    /// touched.
+    Test {
+        /// For how long to wait for answers, from 1 to 60 seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
+        wait: u64,
+        /// How many backups have to answer; with so many it is over at once [default: 1, and all that answer within the
+        /// time are shown]
+        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
+        expect: Option<u16>,
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        instance: Instance,
+    },
     /// Decode the messages in a recording, or as they come
     ///
     /// Each message is a line, and each of its records one more. What a receiver would refuse is said with how much it

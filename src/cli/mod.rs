@@ -7,10 +7,11 @@ mod client;
 mod dump;
 mod output;
 mod show;
+mod sync_test;
 mod zero;
 
 use crate::config::SyncDaemon;
-use crate::daemon::api::{Reloaded, Request, SyncSide};
+use crate::daemon::api::{Reloaded, Request, SyncSide, SyncTestStatus};
 use crate::{config, daemon};
 use arguments::{Arguments, Command, Instance, Sync};
 use clap::{CommandFactory, Parser};
@@ -90,6 +91,18 @@ fn execute(command: Command, out: &mut impl Write) -> anyhow::Result<ExitCode> {
         }
         Command::Sync(Sync::Stop { side, instance }) => {
             Client::connect(&instance.socket())?.ask::<()>(&Request::StopSync { side })?;
+        }
+        Command::Sync(Sync::Test { wait, expect, json, instance }) => {
+            let request = Request::TestSync { wait: Some(wait), expect };
+            let tested: SyncTestStatus = Client::connect(&instance.socket())?.ask(&request)?;
+            if json {
+                show::print_json(&tested, out)?;
+            } else {
+                sync_test::print(&tested, out)?;
+            }
+            // Who has answered is to be known, if others have not.
+            out.flush()?;
+            sync_test::judge(&tested, expect.unwrap_or(1).into())?;
         }
         Command::Request { json, instance } => {
             let mut client = Client::connect(&instance.socket())?;

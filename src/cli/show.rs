@@ -5,7 +5,7 @@ use super::client::Client;
 use crate::daemon::api::{
     ConnectionStatus, PersistenceStatus, QueueStatus, RateStatus, Request, ServerStatus, ServiceName,
     ServiceStatus, Statistics, SyncAnnounceStatus, SyncDaemonStatus, SyncStatus, SyncTableState,
-    SyncTableStatus, SyncTablesStatus, Traffic, TrafficRates, TunablesStatus,
+    SyncTableStatus, SyncTablesStatus, SyncTestCounts, Traffic, TrafficRates, TunablesStatus,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -49,7 +49,7 @@ pub(super) fn show(client: &mut Client, what: What, json: bool, out: &mut impl W
     }
 }
 
-fn print_json(value: &impl Serialize, out: &mut impl Write) -> anyhow::Result<()> {
+pub(super) fn print_json(value: &impl Serialize, out: &mut impl Write) -> anyhow::Result<()> {
     serde_json::to_writer_pretty(&mut *out, value)?;
     writeln!(out)?;
     Ok(())
@@ -65,8 +65,14 @@ fn print_sync(sync: &SyncStatus, out: &mut impl Write) -> anyhow::Result<()> {
             "  sent: messages {}, bytes {}, records {}",
             master.messages, master.bytes, master.records
         )?;
+        if let Some(rate) = master.rate {
+            writeln!(out, "  rate: {rate} messages a second at most")?;
+        }
         writeln!(out, "  messages lost: {}", by_reason(&master.lost))?;
         writeln!(out, "  records not sent: {}", by_reason(&master.unsent))?;
+        if let SyncTestCounts { questions: questions @ 1.., answers } = master.tests {
+            writeln!(out, "  tests: questions {questions}, answers {answers}")?;
+        }
         if let Some(tables) = &master.resync {
             let SyncTablesStatus { port, complete, in_progress, entries, failed } = tables;
             let failed = by_reason(failed);
@@ -94,6 +100,9 @@ fn print_sync(sync: &SyncStatus, out: &mut impl Write) -> anyhow::Result<()> {
             }
             if let Some(lag) = peer.lag_ms {
                 write!(out, ", lag {lag} ms")?;
+            }
+            if let SyncTestCounts { questions: questions @ 1.., answers } = peer.tests {
+                write!(out, ", questions {questions} (answered {answers})")?;
             }
             writeln!(out, "; last {} s ago", peer.last_message)?;
         }
@@ -136,14 +145,14 @@ fn table_state(table: &SyncTableStatus) -> String {
     }
 }
 
-fn sync_daemon(daemon: &SyncDaemonStatus) -> String {
+pub(super) fn sync_daemon(daemon: &SyncDaemonStatus) -> String {
     let SyncDaemonStatus { interface, syncid, group, port, ports, maxlen } = daemon;
     let last = if *ports > 1 { format!("-{}", port + (ports - 1)) } else { String::new() };
     format!("mcast={interface}, syncid={syncid}, maxlen={maxlen}, group={group}, port={port}{last}")
 }
 
 /// Counters that are not zero.
-fn by_reason(counters: &BTreeMap<String, u64>) -> String {
+pub(super) fn by_reason(counters: &BTreeMap<String, u64>) -> String {
     let counted: Vec<String> = counters
         .iter()
         .filter(|(_, count)| **count > 0)

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -153,6 +153,8 @@ pub struct SyncSettings {
     pub resync: Option<Resync>,
     /// Whether neighbours are told where the virtual addresses are when this director comes to be in charge.
     pub announce: bool,
+    /// How many messages with records the master sends in a second, at most.
+    pub rate: Option<NonZeroU32>,
 }
 
 /// Whole tables, between nfvs directors.

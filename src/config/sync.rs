@@ -12,6 +12,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 /// How connections are synchronised with other directors, those of the kernel's IPVS among them
@@ -43,6 +44,10 @@ pub struct Sync {
     /// A director that comes to be master, and no backup, tells the neighbours that the virtual addresses of its services
     /// are here.
     pub announce: bool,
+    /// How many messages with records the master sends in a second, at most. Default: as many as there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "SyncRate")]
+    pub rate: Option<SyncRate>,
 }
 
 impl Object for Sync {
@@ -125,6 +130,11 @@ number! {
 number! {
     /// The first UDP port, or the TCP port.
     SyncPort(u16): "a port", 1 to 65535; default 8848
+}
+
+number! {
+    /// Messages a second.
+    SyncRate(u32): "a number of messages a second", 1 to 1000000
 }
 
 number! {
@@ -274,7 +284,8 @@ pub(super) fn sync(
         });
     let resync = read::part::<Resync>(sync, "sync", "resync", findings);
     let resync = resync.map(|read| model::Resync { port: read.written.port.get() });
-    (SyncSettings { master, backup, authentication, resync, announce }, written)
+    let rate = read.and_then(|read| NonZeroU32::new(read.written.rate?.get()));
+    (SyncSettings { master, backup, authentication, resync, announce, rate }, written)
 }
 
 fn daemon(read: &Read<'_, SyncDaemon>, findings: &mut Findings<'_>) -> model::SyncDaemon {

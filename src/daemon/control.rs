@@ -10,7 +10,7 @@ use super::feedback::Reporters;
 use super::queue::{QueueCounters, read_counters};
 use super::settled::Settled;
 use super::steering::{self, SteeringWishes};
-use super::sync::{Prepared, Sync, Wanted};
+use super::sync::{Prepared, Sync, Test as SyncTest, Wanted};
 use super::worker::Worker;
 use super::{difference, preflight, translate};
 use crate::config::Config;
@@ -102,8 +102,8 @@ impl Control {
         )
     }
 
-    /// Answers every request but those that take their time: the one for connections, which is answered in parts, and
-    /// the one for a reload, which reads a file.
+    /// Answers every request but those that take their time: the one for connections, which is answered in parts, the
+    /// one for a reload, which reads a file, and the one for a test of the synchronisation, which waits.
     pub(super) fn answer(&mut self, request: &Request) -> Reply {
         let answered = match request {
             Request::ShowServices {} => to_value(&self.services()),
@@ -122,7 +122,7 @@ impl Control {
                 self.sync.prepare_role(*role).and_then(|it| self.synchronise(it)).map(|()| Value::Null)
             }
             Request::Zero { service } => self.zero(service.as_ref()).map(|()| Value::Null),
-            Request::ShowConnections {} | Request::Reload {} => Ok(Value::Null),
+            Request::ShowConnections {} | Request::Reload {} | Request::TestSync { .. } => Ok(Value::Null),
             change => translate::commands(change, &self.director.services())
                 .and_then(|commands| self.apply(&commands, self.wishes.clone(), self.sync.configured()))
                 .map(|()| Value::Null),
@@ -256,6 +256,14 @@ impl Control {
     fn zero(&self, service: Option<&Value>) -> anyhow::Result<()> {
         let key = service.map(translate::service_key).transpose()?;
         Ok(self.director.zero(key)?)
+    }
+
+    /// A test of the synchronisation, which can begin.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub(super) fn sync_test(&self) -> anyhow::Result<SyncTest> {
+        self.sync.prepare_test()
     }
 
     /// Starts a side of the synchronisation, as the request or the configuration has it.

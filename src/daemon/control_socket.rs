@@ -1,6 +1,6 @@
 //! The control socket: requests and replies as lines of JSON over a Unix socket.
 
-use super::api::{ConnectionStatus, Reply, Request};
+use super::api::{ConnectionStatus, Reply, Request, SyncTestStatus};
 use super::control::{Control, reply, to_value};
 use super::reload::Reloader;
 use crate::director::connection::{ConnectionView, TemplateView};
@@ -154,6 +154,10 @@ async fn converse(stream: UnixStream, control: &Mutex<Control>, reloader: &Reloa
                 let answered = reloader.reload().await.and_then(|reloaded| to_value(&reloaded));
                 say(&mut writer, &reply(answered)).await?;
             }
+            Ok(Request::TestSync { wait, expect }) => {
+                let tested = test_sync(control, wait, expect).await.and_then(|tested| to_value(&tested));
+                say(&mut writer, &reply(tested)).await?;
+            }
             Ok(request) => {
                 let reply = control.lock().await.answer(&request);
                 log(&request, &reply);
@@ -186,6 +190,16 @@ fn log(request: &Request, reply: &Reply) {
         Reply::Error(error) => tracing::warn!(%request, error, "a change was refused"),
         _ => tracing::info!(%request, "changed"),
     }
+}
+
+/// Tests the synchronisation, while others are answered.
+async fn test_sync(
+    control: &Mutex<Control>,
+    wait: Option<u64>,
+    expect: Option<u16>,
+) -> anyhow::Result<SyncTestStatus> {
+    let test = control.lock().await.sync_test()?;
+    test.run(wait, expect).await
 }
 
 async fn show_connections(

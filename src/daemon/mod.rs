@@ -159,7 +159,8 @@ fn start(config: &Config) -> anyhow::Result<Control> {
     ));
     let plan = director.plan(&translate::config_commands(config))?;
     let wishes = SteeringWishes::from(config);
-    let mut sync = Sync::new(&director, clock);
+    let who = seed().context("the system gives no random numbers")? as u32;
+    let mut sync = Sync::new(&director, clock, who);
     let prepared = sync.prepare(sync::Wanted::load(config)?, plan.services())?;
     let is_sync_master = sync.has_master_with(&prepared);
     let wanted = wishes.elements(&plan.steering(), &plan.services().tunables, is_sync_master);

@@ -118,6 +118,7 @@ pub(super) fn commands(request: &Request, current: &Services) -> anyhow::Result<
         | Request::StartSync { .. }
         | Request::StopSync { .. }
         | Request::SetSyncRole { .. }
+        | Request::TestSync { .. }
         | Request::Zero { .. }
         | Request::Reload {} => {
             return Ok(Vec::new());

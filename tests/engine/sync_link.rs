@@ -4,6 +4,7 @@ use crate::bed::Bed;
 use nfvs::director::sync::{BackupSettings, MasterSettings, SyncOutcome, Wake};
 use nfvs::director::{Command, Director, Time};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 use sync_proto::{
@@ -22,7 +23,14 @@ impl Wake for Quiet {
 }
 
 pub(crate) fn start_master(director: &Director) {
-    let settings = MasterSettings { syncid: SYNCID, max_len: 1472, ports: 1, trailer: 0 };
+    let settings = MasterSettings { syncid: SYNCID, max_len: 1472, ports: 1, trailer: 0, rate: None };
+    director.start_sync_master(settings, Arc::new(Quiet));
+}
+
+/// A master that may send so many messages a second, of four records of IPv4 each.
+pub(crate) fn start_limited_master(director: &Director, rate: u32) {
+    let rate = NonZeroU32::new(rate);
+    let settings = MasterSettings { syncid: SYNCID, max_len: 8 + 4 * 36, ports: 1, trailer: 0, rate };
     director.start_sync_master(settings, Arc::new(Quiet));
 }
 

@@ -397,7 +397,7 @@ fn connections_are_shared_out_among_ports_and_stay_with_theirs() {
     let bed = web();
     let log = Arc::new(Log::default());
     // Each message has one record.
-    let settings = MasterSettings { syncid: SyncId(7), max_len: 1, ports: 4, trailer: 0 };
+    let settings = MasterSettings { syncid: SyncId(7), max_len: 1, ports: 4, trailer: 0, rate: None };
     bed.director.start_sync_master(settings, Arc::<Log>::clone(&log));
     bed.tune(Tunables { sync_threshold: SyncThreshold { packet: 0, period: 1 }, ..Tunables::default() });
     for _ in 0..2 {

@@ -2,13 +2,13 @@
 //! messages, on a virtual clock.
 
 use crate::bed::{ACK, Bed, FIN, RST, SYN, key, marked, server, tcp, udp};
-use crate::sync_link::{start_backup, start_master};
+use crate::sync_link::{start_backup, start_limited_master, start_master};
 use nfvs::director::packet::Transport::{Tcp, Udp};
 use nfvs::director::scheduler::SchedulerKind::Rr;
 use nfvs::director::service::{
     ClientMask, Family, Fwmark, Persistence, ServiceSettings, SyncThreshold, Tunables,
 };
-use nfvs::director::sync::SyncOutcome;
+use nfvs::director::sync::{SyncOutcome, Unsent};
 use nfvs::director::{Command, Hook};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -45,6 +45,8 @@ struct Simulation {
     backup: Bed,
     link: Vec<Flying>,
     loses: bool,
+    /// When messages were taken, in milliseconds.
+    sent: Vec<u64>,
 }
 
 impl Simulation {
@@ -52,7 +54,8 @@ impl Simulation {
         let (master, backup) = (director(), director());
         start_master(&master.director);
         start_backup(&backup.director);
-        Simulation { random: fastrand::Rng::with_seed(seed), master, backup, link: Vec::new(), loses: true }
+        let random = fastrand::Rng::with_seed(seed);
+        Simulation { random, master, backup, link: Vec::new(), loses: true, sent: Vec::new() }
     }
 
     /// Time goes on; a message may be lost, doubled or late.
@@ -62,6 +65,7 @@ impl Simulation {
         self.master.director.handle_timeout(now);
         self.backup.director.handle_timeout(now);
         for datagram in self.master.director.take_sync_messages(now, 0, usize::MAX) {
+            self.sent.push(now.as_millis());
             let copies = if self.loses { [0, 1, 1, 1, 2][self.random.usize(..5)] } else { 1 };
             for _ in 0..copies {
                 let late = if self.loses { self.random.u64(..3000) } else { 0 };
@@ -197,13 +201,7 @@ fn simulate(seed: u64) {
         }
     }
     settle(&mut simulation, &clients);
-    let (master, backup) = (entries(&simulation.master), entries(&simulation.backup));
-    let told: BTreeMap<&String, &String> = master.iter().filter(is_told).collect();
-    let known: BTreeMap<&String, &String> =
-        backup.iter().filter(|(name, _)| told.contains_key(name)).collect();
-    assert!(told.len() > 20, "{told:#?}");
-    assert_eq!(known, told, "seed {seed}");
-    simulation.backup.director.check_invariants();
+    assert_told(&simulation, seed);
     for service in [key(Tcp, WEB), key(Udp, DNS), key(Tcp, WEB6), key(Tcp, SHOP)] {
         // What the backup keeps longer is idle.
         let [master, backup] = [&simulation.master, &simulation.backup].map(|bed| bed.director.services());
@@ -214,26 +212,88 @@ fn simulate(seed: u64) {
     }
 }
 
+/// The backup has what the master tells of, as the master has it.
+fn assert_told(simulation: &Simulation, seed: u64) {
+    let (master, backup) = (entries(&simulation.master), entries(&simulation.backup));
+    let told: BTreeMap<&String, &String> = master.iter().filter(is_told).collect();
+    let known: BTreeMap<&String, &String> =
+        backup.iter().filter(|(name, _)| told.contains_key(name)).collect();
+    assert!(told.len() > 20, "{told:#?}");
+    assert_eq!(known, told, "seed {seed}");
+    simulation.backup.director.check_invariants();
+}
+
 /// The link is good from now on, and each connection that is left has a packet, which is told with what controls it.
 fn settle(simulation: &mut Simulation, clients: &[(u8, u16, u8)]) {
     simulation.loses = false;
     simulation.pass(5000);
     let threshold = SyncThreshold { packet: 0, period: 1 };
     simulation.master.tune(Tunables { sync_threshold: threshold, ..Tunables::default() });
-    for &(client, port, kind) in clients {
-        let from = format!("10.0.1.{client}:{port}");
-        let (vip, mark, from) = match kind {
-            0 => (WEB, None, from),
-            1 => (DNS, None, from),
-            2 => (WEB6, None, format!("[fd00:1::{client}]:{port}")),
-            3 => (SHOP, None, from),
-            _ => ("10.9.9.9:7", Fwmark::new(MARK), from),
-        };
-        let mut bytes = if kind == 1 { udp(&from, vip, b"question") } else { tcp(&from, vip, ACK, b"") };
-        let _ = simulation.master.handle_at(Hook::Prerouting, mark, &mut bytes);
-    }
+    clients.iter().for_each(|&client| greet(simulation, client));
     simulation.pass(2000);
     simulation.pass(1);
+}
+
+/// A packet of a client that knows its connection.
+fn greet(simulation: &mut Simulation, (client, port, kind): (u8, u16, u8)) {
+    let from = format!("10.0.1.{client}:{port}");
+    let (vip, mark, from) = match kind {
+        0 => (WEB, None, from),
+        1 => (DNS, None, from),
+        2 => (WEB6, None, format!("[fd00:1::{client}]:{port}")),
+        3 => (SHOP, None, from),
+        _ => ("10.9.9.9:7", Fwmark::new(MARK), from),
+    };
+    let mut bytes = if kind == 1 { udp(&from, vip, b"question") } else { tcp(&from, vip, ACK, b"") };
+    let _ = simulation.master.handle_at(Hook::Prerouting, mark, &mut bytes);
+}
+
+#[test]
+fn a_master_that_may_not_send_all_keeps_to_its_rate_and_the_backup_has_the_table_in_the_end() {
+    for seed in 0..6 {
+        let mut simulation = Simulation::new(seed);
+        simulation.loses = false;
+        let rate = simulation.random.u32(2..12);
+        start_limited_master(&simulation.master.director, rate);
+        let every = SyncThreshold { packet: 0, period: 1 };
+        // With the first seeds there is room for all, with the others for less than half of it.
+        let sync_qlen_max = if seed < 3 { 8192 } else { 20 };
+        let tunables = Tunables { sync_threshold: every, sync_qlen_max, ..Tunables::default() };
+        simulation.master.tune(tunables);
+        let mut clients: Vec<(u8, u16, u8)> = Vec::new();
+        for _ in 0..3000 {
+            let random = &mut simulation.random;
+            let new = (random.u8(1..30), random.u16(1000..1010), random.u8(..5));
+            let old = clients.get(random.usize(..clients.len() + 1)).copied();
+            let (client, port, kind) = old.filter(|_| random.u8(..5) > 0).unwrap_or(new);
+            clients.push((client, port, kind));
+            let flags = [SYN, ACK, ACK, ACK, ACK, ACK, ACK, FIN | ACK, RST][random.usize(..9)];
+            let millis = random.u64(..4);
+            simulation.packet(client, port, kind, flags);
+            simulation.pass(millis);
+        }
+        // Whoever is still there says something from time to time, each a little later than the one before.
+        clients.sort_unstable();
+        clients.dedup();
+        for &it in &clients {
+            greet(&mut simulation, it);
+            (0..5).for_each(|_| simulation.pass(100));
+        }
+        (0..50).for_each(|_| simulation.pass(100));
+        assert!(!simulation.master.director.holds_sync_messages(simulation.master.now, 0));
+        assert_told(&simulation, seed);
+
+        let counters = simulation.master.director.sync_counters().master;
+        assert!(counters.unsent(Unsent::Coalesced) > 100, "{counters:?}");
+        assert_eq!(counters.unsent(Unsent::RateLimited) > 0, seed >= 3, "{counters:?}");
+        assert_eq!(counters.messages, simulation.sent.len() as u64);
+        for (first, begin) in simulation.sent.iter().enumerate() {
+            for (before, end) in simulation.sent[first..].iter().enumerate() {
+                let most = 1 + (end - begin) * u64::from(rate) / 1000;
+                assert!(before as u64 <= most, "seed {seed}, rate {rate}: {before} in {}", end - begin);
+            }
+        }
+    }
 }
 
 /// Workers, the one who receives, the one who sends and the one whose clock ticks have locks in common.

@@ -7,7 +7,9 @@ mod announce;
 mod common;
 mod keepalived;
 mod keys;
+mod rate;
 mod resync;
+mod selftest;
 mod takeover;
 
 use common::lab::{Lab, text};

@@ -5,6 +5,7 @@ use super::resync::plan::{Plan, describe};
 use super::resync::wire::Notice;
 use super::seal::{Opened, Opener, Unsealed};
 use super::secrets::Valid;
+use super::selftest::answer::{Answerer, Question};
 use super::thread::{Stop, SyncThread};
 use crate::daemon::clock::Clock;
 use crate::director::sync::{Applied, SyncOutcome};
@@ -33,7 +34,7 @@ pub(super) struct Backup {
 }
 
 /// What has come.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Received {
     /// From each sender; under none, from all that are not told apart.
     pub peers: BTreeMap<Option<IpAddr>, Peer>,
@@ -42,6 +43,7 @@ pub(super) struct Received {
     /// Which masters are asked for their tables, if any are.
     pub plan: Option<Plan>,
     opener: Opener,
+    answerer: Answerer,
 }
 
 /// What came from one sender.
@@ -59,11 +61,15 @@ pub(super) struct Peer {
     pub lag: Option<Duration>,
     /// When the last came.
     pub last: Time,
+    /// Of the datagrams, those that asked whether they arrive.
+    pub questions: u64,
+    /// Of them, those that were answered.
+    pub answers: u64,
 }
 
 impl Backup {
     /// Gets ready to receive from these sockets, one a port, datagrams of at most `max_len` bytes, and to ask masters for
-    /// their tables if there is a guest to do it.
+    /// their tables if there is a guest to do it. `who` is what the daemon has drawn by lot for itself.
     ///
     /// # Errors
     /// If the system gives no thread.
@@ -72,12 +78,17 @@ impl Backup {
         max_len: usize,
         secrets: &Valid,
         guest: Option<Guest>,
-        syncid: SyncId,
+        (syncid, who): (SyncId, u32),
         director: &Arc<Director>,
         clock: Clock,
     ) -> io::Result<Backup> {
-        let plan = guest.is_some().then(Plan::default);
-        let received = Arc::new(Mutex::new(Received { plan, ..Received::default() }));
+        let received = Arc::new(Mutex::new(Received {
+            peers: BTreeMap::new(),
+            unsealed: Default::default(),
+            plan: guest.is_some().then(Plan::default),
+            opener: Opener::default(),
+            answerer: Answerer::new(syncid, who),
+        }));
         let (director, secrets, shared) = (Arc::clone(director), Arc::clone(secrets), Arc::clone(&received));
         let thread = SyncThread::start("sync-backup", move |stop: Stop| async move {
             let mut tasks = tokio::task::JoinSet::new();
@@ -187,9 +198,10 @@ impl Receiver {
             Ok(_) => self.director.apply_sync(now, datagram),
             Err(_) => SyncOutcome::NotRunning,
         };
-        let Received { peers, unsealed, plan, .. } = &mut *received;
+        let Received { peers, unsealed, plan, answerer, .. } = &mut *received;
+        let notice = opened.ok().and_then(|_| Notice::decode(datagram, self.syncid));
         if let (Some(plan), Ok(opened)) = (plan, opened) {
-            if let Some(Notice::Offer { port, session }) = Notice::decode(datagram, self.syncid) {
+            if let Some(Notice::Offer { port, session }) = notice {
                 plan.note_offer(sender, port, session, now);
             }
             if let Some(opened) = opened {
@@ -218,6 +230,23 @@ impl Receiver {
             SyncOutcome::Refused(_) => peer.refused += 1,
             SyncOutcome::NotRunning => {}
         }
+        if let (Some(Notice::Question { port, token, asker }), Ok(opened), SyncOutcome::Applied(_)) =
+            (notice, opened, outcome)
+        {
+            let (key, lost) = (opened.map(|it| it.key), opened.map(|_| peer.lost));
+            let question = Question { datagram, from: sender, port, token, asker, key, lost };
+            let secrets = self.secrets.load();
+            let answer = answerer.answer(&question, secrets.as_deref(), now, self.clock.since_1970());
+            let is_sent = answer.is_some_and(|(answer, to)| self.send(&answer, to));
+            peer.questions += 1;
+            peer.answers += u64::from(is_sent);
+        }
+    }
+
+    /// Sends an answer if there is room for it: messages are not kept waiting by it.
+    fn send(&self, answer: &[u8], to: SocketAddr) -> bool {
+        let sent = self.socket.try_send_to(answer, to);
+        sent.inspect_err(|error| tracing::debug!(%error, %to, "an answer was not sent")).is_ok()
     }
 
     /// Checks who a datagram is from, where that is to be known; nothing is said of one that is from anybody.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use sync_proto::SyncId;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 /// How long a message waits for others to go with it.
 const GATHER: Duration = Duration::from_millis(20);
@@ -24,6 +24,8 @@ const ENOUGH: usize = 8;
 const LOOK: Duration = Duration::from_secs(1);
 /// How many messages are taken from the director at once.
 const BATCH: usize = 64;
+/// How many errands may wait for one port.
+const ERRANDS: usize = 8;
 
 /// A running master.
 #[derive(Debug)]
@@ -32,6 +34,18 @@ pub(super) struct Master {
     bells: Arc<Bells>,
     seals: bool,
     host: Option<(Arc<Host>, u16)>,
+    errands: Vec<mpsc::Sender<Errand>>,
+}
+
+/// A message that goes to one port at once, between those of the director.
+#[derive(Debug)]
+pub(super) struct Errand {
+    /// The message, with zeros for a trailer.
+    pub message: Vec<u8>,
+    /// What the report is to begin with.
+    pub place: usize,
+    /// Who is told when the message was sent, or why it was not.
+    pub reporter: mpsc::UnboundedSender<(usize, Result<Duration, String>)>,
 }
 
 /// Where backups ask for the whole table.
@@ -56,6 +70,10 @@ pub(super) struct Sent {
     pub bytes: AtomicU64,
     /// Messages that the kernel refused to send; they are lost.
     pub errors: AtomicU64,
+    /// Messages that ask backups whether they arrive.
+    pub questions: AtomicU64,
+    /// What backups have answered.
+    pub answers: AtomicU64,
 }
 
 /// Wakes the ports' senders.
@@ -80,6 +98,11 @@ impl Wake for Bells {
 }
 
 impl Bells {
+    /// What has been sent by those that it wakes.
+    pub(super) fn sent(&self) -> &Sent {
+        &self.sent
+    }
+
     /// For so many ports.
     fn new(ports: usize) -> Arc<Bells> {
         let bells = || (0..ports).map(|_| Notify::new()).collect();
@@ -109,16 +132,17 @@ impl Master {
             let session = u64::try_from(session.as_micros()).unwrap_or(u64::MAX);
             Notice::Offer { port: desk.port, session }.encode(desk.syncid, trailer)
         });
+        let (errands, heard): (Vec<_>, Vec<_>) = sockets.iter().map(|_| mpsc::channel(ERRANDS)).unzip();
         let thread = SyncThread::start("sync-master", move |stop| async move {
             let mut tasks = tokio::task::JoinSet::new();
-            for (port, socket) in sockets.into_iter().enumerate() {
+            for (port, (socket, errands)) in sockets.into_iter().zip(heard).enumerate() {
                 let socket = tokio::net::UdpSocket::from_std(socket)?;
                 let seal = secrets.clone().map(|secrets| (Sealer::new(session), secrets));
                 // The first port's sender makes the offer for all.
                 let offer = offer.take();
                 let mut sender = Sender { port, socket, seal, offer, director: Arc::clone(&director), clock };
                 let bells = Arc::clone(&shared);
-                tasks.spawn(async move { sender.run(&bells).await });
+                tasks.spawn(async move { sender.run(&bells, errands).await });
             }
             if let Some(Desk { listener, host, .. }) = desk {
                 tasks.spawn(host.listen(tokio::net::TcpListener::from_std(listener)?));
@@ -126,7 +150,7 @@ impl Master {
             stop.requested().await;
             Ok(())
         })?;
-        Ok(Master { thread, bells, seals, host })
+        Ok(Master { thread, bells, seals, host, errands })
     }
 
     /// How many bytes it needs behind the last record of each message.
@@ -149,6 +173,11 @@ impl Master {
     pub(super) fn sent(&self) -> &Sent {
         &self.bells.sent
     }
+
+    /// What takes messages to the senders of the ports, and what counts them.
+    pub(super) fn errands(&self) -> (Vec<mpsc::Sender<Errand>>, Arc<Bells>) {
+        (self.errands.clone(), Arc::clone(&self.bells))
+    }
 }
 
 /// What sends to one port.
@@ -163,19 +192,29 @@ struct Sender {
 }
 
 impl Sender {
-    async fn run(&mut self, bells: &Bells) {
+    async fn run(&mut self, bells: &Bells, mut errands: mpsc::Receiver<Errand>) {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (first, enough) = (&bells.first[self.port], &bells.enough[self.port]);
-        let mut was_refused = false;
+        let (mut was_refused, mut is_held) = (false, false);
         loop {
             tokio::select! {
                 _ = look.tick() => {
                     if let Some(mut offer) = self.offer.clone() {
                         self.seal(&mut offer);
-                        self.send(&offer, &bells.sent, &mut was_refused).await;
+                        let _ = self.send(&offer, &bells.sent, &mut was_refused).await;
                     }
                 }
+                Some(Errand { mut message, place, reporter }) = errands.recv() => {
+                    self.seal(&mut message);
+                    let begun = self.clock.elapsed();
+                    let sent = self.send(&message, &bells.sent, &mut was_refused).await;
+                    bells.sent.questions.fetch_add(sent.is_ok().into(), Ordering::Relaxed);
+                    // Whoever gave it may have gone away.
+                    let _ = reporter.send((place, sent.map(|()| begun).map_err(|error| error.to_string())));
+                }
+                // The rate keeps messages back, and lets some go again soon.
+                () = tokio::time::sleep(GATHER), if is_held => {}
                 () = first.notified() => {
                     let _ = tokio::time::timeout(GATHER, enough.notified()).await;
                 }
@@ -184,12 +223,13 @@ impl Sender {
                 let mut messages = self.director.take_sync_messages(self.clock.now(), self.port, BATCH);
                 for message in &mut messages {
                     self.seal(message);
-                    self.send(message, &bells.sent, &mut was_refused).await;
+                    let _ = self.send(message, &bells.sent, &mut was_refused).await;
                 }
                 if messages.len() < BATCH {
                     break;
                 }
             }
+            is_held = self.director.holds_sync_messages(self.clock.now(), self.port);
         }
     }
 
@@ -204,7 +244,7 @@ impl Sender {
 
     /// Waits for room in the socket's buffer. A message that is refused for another reason is lost, as it would be on
     /// the way.
-    async fn send(&self, message: &[u8], sent: &Sent, was_refused: &mut bool) {
+    async fn send(&self, message: &[u8], sent: &Sent, was_refused: &mut bool) -> io::Result<()> {
         match self.socket.send(message).await {
             Ok(length) => {
                 sent.messages.fetch_add(1, Ordering::Relaxed);
@@ -212,12 +252,14 @@ impl Sender {
                 if std::mem::take(was_refused) {
                     tracing::info!(port = self.port, "messages to the backups go out again");
                 }
+                Ok(())
             }
             Err(error) => {
                 sent.errors.fetch_add(1, Ordering::Relaxed);
                 if !std::mem::replace(was_refused, true) {
                     tracing::warn!(port = self.port, %error, "a message to the backups was lost; so are others like it");
                 }
+                Err(error)
             }
         }
     }

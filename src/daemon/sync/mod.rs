@@ -8,6 +8,7 @@ mod master;
 mod resync;
 mod seal;
 mod secrets;
+mod selftest;
 mod socket;
 mod status;
 mod thread;
@@ -26,6 +27,7 @@ use master::{Desk, Master};
 use resync::guest::Guest;
 use resync::host::Host;
 use secrets::{Secrets, Valid};
+pub(super) use selftest::ask::Test;
 use socket::Index;
 use std::io;
 use std::net::UdpSocket;
@@ -44,6 +46,8 @@ const MOST_PORTS: u32 = 64;
 pub(super) struct Sync {
     director: Arc<Director>,
     clock: Clock,
+    /// Drawn by lot: tells this daemon's questions and answers from those of others.
+    who: u32,
     /// What the configuration file had when it was last looked at.
     configured: SyncSettings,
     secrets: Valid,
@@ -110,12 +114,12 @@ impl Prepared {
 }
 
 impl Sync {
-    /// Nothing runs yet.
-    pub(super) fn new(director: &Arc<Director>, clock: Clock) -> Sync {
+    /// Nothing runs yet. `who` is drawn by lot.
+    pub(super) fn new(director: &Arc<Director>, clock: Clock, who: u32) -> Sync {
         let director = Arc::clone(director);
         let (configured, secrets) = (SyncSettings::default(), Valid::default());
         let announcer = Announcer::new(&director, clock);
-        Sync { director, clock, configured, secrets, master: None, backup: None, announcer }
+        Sync { director, clock, who, configured, secrets, master: None, backup: None, announcer }
     }
 
     /// What the configuration file had when it was last looked at.
@@ -142,11 +146,14 @@ impl Sync {
         // What runs was made with room for a trailer, or without.
         let is_as_sealed = seals == self.secrets.load().is_some();
         let running = self.master.as_ref().map(|side| &side.daemon).filter(|_| !is_as_sealed || !is_as_asked);
+        let is_as_fast = settings.rate == self.configured.rate;
         let master = match (&self.configured.master, &settings.master) {
-            (was, is) if was == is => match running {
-                Some(daemon) => Change::Start(self.make_master(daemon, services, seals, resync)?),
-                None => Change::None,
-            },
+            (was, is) if was == is => {
+                match running.or(self.running(SyncSide::Master).filter(|_| !is_as_fast)) {
+                    Some(daemon) => Change::Start(self.make_master(daemon, services, seals, resync)?),
+                    None => Change::None,
+                }
+            }
             (_, None) => Change::Stop,
             (_, Some(daemon)) => Change::Start(self.make_master(daemon, services, seals, resync)?),
         };
@@ -263,6 +270,30 @@ impl Sync {
         }
     }
 
+    /// Gets ready to ask the backups whether messages arrive.
+    ///
+    /// # Errors
+    /// If no master runs, or answers cannot be heard.
+    pub(super) fn prepare_test(&self) -> anyhow::Result<Test> {
+        let Some(side) = &self.master else {
+            bail!("the master does not run, and only a master asks its backups");
+        };
+        let ear = socket::ear(&side.daemon)
+            .with_context(|| format!("no answers can be heard on {}", side.daemon.interface))?;
+        let (errands, bells) = side.runs.errands();
+        Ok(Test {
+            daemon: status::daemon(side),
+            ttl: side.daemon.ttl,
+            ear,
+            errands,
+            trailer: side.runs.trailer(),
+            who: self.who,
+            secrets: Arc::clone(&self.secrets),
+            bells,
+            clock: self.clock,
+        })
+    }
+
     fn unchanged(&self) -> Prepared {
         let (master, backup) = (Change::None, Change::None);
         Prepared { wanted: self.configured(), master, backup, announces_again: false }
@@ -328,8 +359,8 @@ impl Sync {
             secrets: Arc::clone(&self.secrets),
             clock: self.clock,
         });
-        let (maxlen_bytes, secrets) = (usize::from(maxlen), &self.secrets);
-        let runs = Backup::new(sockets, maxlen_bytes, secrets, guest, syncid, &self.director, self.clock)?;
+        let (maxlen_bytes, secrets, names) = (usize::from(maxlen), &self.secrets, (syncid, self.who));
+        let runs = Backup::new(sockets, maxlen_bytes, secrets, guest, names, &self.director, self.clock)?;
         Ok(Side { daemon: daemon.clone(), ports, maxlen, runs })
     }
 
@@ -364,6 +395,7 @@ impl Sync {
             max_len: side.maxlen.into(),
             ports: side.ports.into(),
             trailer: side.runs.trailer(),
+            rate: self.configured.rate,
         };
         self.director.start_sync_master(settings, side.runs.begin());
         log_begin(SyncSide::Master, &side);

@@ -214,6 +214,8 @@ impl Unsealed {
 /// What a trailer says, once it was found right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Opened {
+    /// The key it was made with, as trailers name it.
+    pub key: [u8; 4],
     /// How long the message was on its way, by two clocks.
     pub lag: Duration,
     /// How many messages that were sent before it have not come, more than were known to be missing; less than none if
@@ -244,7 +246,7 @@ impl Opener {
         datagram: &[u8],
         since_1970: Duration,
     ) -> Result<Opened, Unsealed> {
-        let Trailer { session, sequence, sent } = Trailer::read(keys, datagram)?;
+        let Trailer { key, session, sequence, sent } = Trailer::read(keys, datagram)?;
         let now = millis(since_1970);
         let is_recent = now.abs_diff(sent) <= millis(MOST_APART);
         let lost = match self.0.entry(from) {
@@ -265,12 +267,13 @@ impl Opener {
                 0
             }
         };
-        Ok(Opened { lag: Duration::from_millis(now.saturating_sub(sent)), lost })
+        Ok(Opened { key, lag: Duration::from_millis(now.saturating_sub(sent)), lost })
     }
 }
 
 /// What a trailer says.
 struct Trailer {
+    key: [u8; 4],
     session: u64,
     sequence: u64,
     sent: u64,
@@ -287,7 +290,7 @@ impl Trailer {
         let key = keys.0.iter().find(|key| key.id == fields[4..8]).ok_or(Unsealed::UnknownKey)?;
         key.hmac(&datagram[..end]).verify_slice(code).map_err(|_| Unsealed::WrongCode)?;
         let [session, sequence, sent] = [8, 16, 24].map(|at| number(&fields[at..at + 8]));
-        Ok(Trailer { session, sequence, sent })
+        Ok(Trailer { key: key.id, session, sequence, sent })
     }
 }
 
@@ -439,7 +442,7 @@ mod tests {
         let mut opener = Opener::default();
         let [one, two] = <[Vec<u8>; 2]>::try_from(sealed(NOW, &keys, 2)).unwrap();
         let later = NOW + Duration::from_millis(20);
-        let opened = Opened { lag: Duration::from_millis(20), lost: 0 };
+        let opened = Opened { key: keys.0[0].id, lag: Duration::from_millis(20), lost: 0 };
         assert_eq!(opener.open(&keys, from(1), &one, later), Ok(opened));
         assert_eq!(opener.open(&keys, from(1), &one, later), Err(Unsealed::Replayed));
         assert_eq!(opener.open(&keys, from(1), &two, later), Ok(opened));

@@ -95,6 +95,24 @@ pub(super) fn listener(daemon: &SyncDaemon, port: u16) -> io::Result<TcpListener
     Ok(socket.into())
 }
 
+/// What answers to questions come to, by the interface, at whatever address of the group's family it has, and the port.
+///
+/// # Errors
+/// What the kernel refused.
+pub(super) fn ear(daemon: &SyncDaemon) -> io::Result<UdpSocket> {
+    let socket = open(daemon.group)?;
+    let any = match daemon.group {
+        IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+    };
+    if any.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    bind_to_device(&socket, daemon)?;
+    rustix::net::bind(&socket, &SocketAddr::new(any, 0))?;
+    Ok(socket.into())
+}
+
 fn bind_to_device(socket: &OwnedFd, daemon: &SyncDaemon) -> io::Result<()> {
     let interface = daemon.interface.clone().into();
     Ok(nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::BindToDevice, &interface)?)

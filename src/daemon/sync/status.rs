@@ -8,12 +8,13 @@ use super::seal::Unsealed;
 use super::{Side, Sync};
 use crate::daemon::api::{
     SyncAnnounceStatus, SyncBackupStatus, SyncDaemonStatus, SyncMasterStatus, SyncPeerStatus, SyncStatus,
-    SyncTableStatus, SyncTablesStatus,
+    SyncTableStatus, SyncTablesStatus, SyncTestCounts,
 };
 use crate::director::Time;
 use crate::director::sync::{Rejection, Unsent};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::atomic::Ordering;
 use sync_proto::Version;
 
@@ -33,6 +34,7 @@ impl Sync {
             SyncMasterStatus {
                 daemon: daemon(side),
                 ttl: side.daemon.ttl,
+                rate: self.configured.rate.map(NonZeroU32::get),
                 version,
                 authenticated: secrets.is_some(),
                 messages: sent.messages.load(Ordering::Relaxed),
@@ -44,6 +46,10 @@ impl Sync {
                 ]
                 .into(),
                 unsent: unsent.collect(),
+                tests: SyncTestCounts {
+                    questions: sent.questions.load(Ordering::Relaxed),
+                    answers: sent.answers.load(Ordering::Relaxed),
+                },
                 resync: side.runs.host().map(|(host, port)| tables(&host.given(), port)),
             }
         });
@@ -62,6 +68,7 @@ impl Sync {
                 lost: secrets.is_some().then_some(peer.lost),
                 lag_ms: peer.lag.and_then(|lag| u64::try_from(lag.as_millis()).ok()),
                 last_message: now.since(peer.last).as_secs(),
+                tests: SyncTestCounts { questions: peer.questions, answers: peer.answers },
             });
             SyncBackupStatus {
                 daemon: daemon(side),
@@ -118,7 +125,7 @@ fn by_reason(counts: &BTreeMap<&'static str, u64>) -> BTreeMap<String, u64> {
     counts.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect()
 }
 
-fn daemon<T>(side: &Side<T>) -> SyncDaemonStatus {
+pub(super) fn daemon<T>(side: &Side<T>) -> SyncDaemonStatus {
     SyncDaemonStatus {
         interface: side.daemon.interface.clone(),
         syncid: side.daemon.syncid,

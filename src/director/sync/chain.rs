@@ -3,6 +3,7 @@
 
 use super::counters::Unsent;
 use super::emission::{Rules, Subject};
+use super::limit::Urgency;
 use super::master::Master;
 use crate::director::Time;
 use crate::director::connection::{
@@ -100,9 +101,10 @@ impl Emitter<'_> {
         // An FTP data connection is two steps from the template of its control connection.
         let is_led = template.is_some() || control.is_some_and(|it| shard.get(it).controller.is_some());
         let is_left_out = self.rules.templates_alone && is_led;
-        let is_due = !is_left_out && self.is_connection_due(shard.get_mut(handle), packets);
-        if is_due {
-            self.push_connection(shard.get(handle));
+        let due = if is_left_out { None } else { self.connection_due(shard.get_mut(handle), packets) };
+        let is_due = due.is_some();
+        if let Some(urgency) = due {
+            self.push_connection(shard.get(handle), urgency);
         }
         if is_v0 && !is_due {
             return;
@@ -114,14 +116,18 @@ impl Emitter<'_> {
         }
     }
 
-    fn is_connection_due(&self, connection: &mut Connection, packets: u32) -> bool {
+    fn connection_due(&self, connection: &mut Connection, packets: u32) -> Option<Urgency> {
         let (subject, timeout) = (Subject::Connection(connection.state), connection.timeout());
-        connection.emission.is_due(&self.rules, self.now, subject, timeout, packets)
+        let urgency = connection.emission.urgency(subject);
+        let is_due = connection.emission.is_due(&self.rules, self.now, subject, timeout, packets);
+        is_due.then_some(urgency)
     }
 
-    fn push_connection(&self, connection: &Connection) {
+    fn push_connection(&self, connection: &Connection, urgency: Urgency) {
         match record_of(connection) {
-            Some(record) => self.push(self.director.hasher.hash_one(connection.inbound_key()), &record),
+            Some(record) => {
+                self.push(self.director.hasher.hash_one(connection.inbound_key()), (urgency, &record));
+            }
             None => self.director.sync.counters.note_unsent(Unsent::TwoFamilies),
         }
     }
@@ -143,6 +149,7 @@ impl Emitter<'_> {
             return;
         }
         let emission = templates.emission_mut(handle);
+        let urgency = emission.urgency(Subject::Template);
         if !emission.is_due(&self.rules, self.now, Subject::Template, timeout, packets) {
             return;
         }
@@ -155,13 +162,13 @@ impl Emitter<'_> {
             return;
         }
         let key = (record.addresses, record.virtual_port, record.engine);
-        self.push(self.director.hasher.hash_one(key), &record);
+        self.push(self.director.hasher.hash_one(key), (urgency, &record));
     }
 
-    fn push(&self, hash: u64, record: &Record<'_>) {
+    fn push(&self, hash: u64, told: (Urgency, &Record<'_>)) {
         let queue_len = usize::try_from(self.tunables.sync_qlen_max).unwrap_or(usize::MAX);
         let form = (self.tunables.sync_version, queue_len);
-        self.master.push(self.now, form, hash, record, &self.director.sync.counters);
+        self.master.push(self.now, form, hash, told, &self.director.sync.counters);
     }
 }
 

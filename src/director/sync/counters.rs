@@ -31,6 +31,10 @@ reasons! {
     EngineUnbound = "engine_unbound",
     /// The encoder refuses it: receivers would, or no message has room for it.
     Refused = "refused",
+    /// There was no room for it while others waited for the rate to allow them.
+    RateLimited = "rate_limited",
+    /// While it waited for that, another record of the entry came in its place.
+    Coalesced = "coalesced",
 }
 
 reasons! {

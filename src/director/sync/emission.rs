@@ -3,6 +3,7 @@
 //! Time is counted as the kernel counts it on most machines, in ticks of 4 ms (`HZ` = 250), in a number that goes
 //! round; what is in its two low bits is how often a record was repeated.
 
+use super::limit::Urgency;
 use crate::director::Time;
 use crate::director::protocol::{SctpState, State, TcpState};
 use crate::director::service::Tunables;
@@ -58,6 +59,8 @@ pub struct Emission {
     end: u32,
     /// The number of the state that it told (`old_state`).
     state: u8,
+    /// Whether others have been told of the entry, or have told of it.
+    is_known: bool,
     source: Source,
 }
 
@@ -81,7 +84,16 @@ impl Emission {
 
     /// Notes that another director knows the state with this number.
     pub(in crate::director) fn note_state(&mut self, state: u8) {
-        self.state = state;
+        (self.state, self.is_known) = (state, true);
+    }
+
+    /// How urgent a record is that is due now. To be asked before [`is_due`](Self::is_due), which remembers it as told.
+    pub(in crate::director) fn urgency(&self, subject: Subject) -> Urgency {
+        let state = match subject {
+            Subject::Template => 0,
+            Subject::Connection(state) => state.number(),
+        };
+        if self.is_known && state == self.state { Urgency::Repeated } else { Urgency::News }
     }
 
     /// Notes where news of the entry came from.
@@ -136,7 +148,7 @@ impl Emission {
                 return false;
             }
         }
-        *self = Emission { end, state, ..*self };
+        *self = Emission { end, state, is_known: true, ..*self };
         true
     }
 }

@@ -2,6 +2,7 @@
 //! (`ip_vs_sync_conn`, `sb_queue_tail`, `get_curr_sync_buff` of `ip_vs_sync.c`).
 
 use super::counters::{Counters, Unsent};
+use super::limit::{Backlog, Bucket, Urgency};
 use super::{MasterSettings, Wake};
 use crate::director::Time;
 use std::collections::VecDeque;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use sync_proto::{Draft, EncodeError, Encoder, Record, Version};
 
 /// How old an open message gets before it goes as it is (`IPVS_SYNC_FLUSH_TIME`).
-const FLUSH_AFTER: Duration = Duration::from_secs(2);
+pub(super) const FLUSH_AFTER: Duration = Duration::from_secs(2);
 /// What any message has room for, whatever the length that messages shall have: a header and the longest record that
 /// is sent, of IPv6 with sequence data, 255 bytes of engine data and an engine's name of 16.
 const LEAST_ROOM: usize = 8 + 373;
@@ -21,6 +22,8 @@ pub(super) struct Master {
     settings: MasterSettings,
     wake: Arc<dyn Wake>,
     ports: Box<[Mutex<Port>]>,
+    /// Bounds what is taken, if anything does; inside a port's lock.
+    bucket: Option<Mutex<Bucket>>,
 }
 
 /// What waits for one port.
@@ -28,6 +31,8 @@ pub(super) struct Master {
 struct Port {
     open: Option<Open>,
     queue: VecDeque<Vec<u8>>,
+    /// What waits in place of messages where a rate bounds these.
+    backlog: Backlog,
     /// How many messages were queued since some were taken.
     waiting: usize,
 }
@@ -65,7 +70,8 @@ impl Open {
 impl Master {
     pub(super) fn new(settings: MasterSettings, wake: Arc<dyn Wake>) -> Master {
         let ports = settings.ports.clamp(1, MasterSettings::MAX_PORTS);
-        Master { ports: (0..ports).map(|_| Mutex::default()).collect(), settings, wake }
+        let bucket = settings.rate.map(|rate| Mutex::new(Bucket::new(rate)));
+        Master { ports: (0..ports).map(|_| Mutex::default()).collect(), settings, wake, bucket }
     }
 
     /// Writes a record into the open message of the port that `hash` leads to. At most `queue_len` messages wait there;
@@ -75,11 +81,23 @@ impl Master {
         now: Time,
         (version, queue_len): (Version, usize),
         hash: u64,
-        record: &Record<'_>,
+        (urgency, record): (Urgency, &Record<'_>),
         counters: &Counters,
     ) {
         let index = hash as usize % self.ports.len();
         let mut port = self.lock(index);
+        if self.bucket.is_some() {
+            let form = (version, queue_len);
+            let waiting = port.backlog.push(now, form, (urgency, record), &self.settings, counters);
+            let is_whole =
+                |waiting: &usize| waiting.is_multiple_of(Backlog::records_a_message(&self.settings));
+            let waiting = waiting.filter(is_whole).map(|_| port.count());
+            drop(port);
+            if let Some(waiting) = waiting {
+                self.wake.queued(index, waiting);
+            }
+            return;
+        }
         let mut waiting = None;
         let of_other_version = port.open.take_if(|open| open.draft.version() != version);
         if let Some(closed) = of_other_version {
@@ -110,6 +128,15 @@ impl Master {
         }
         let mut port = self.lock(port);
         port.waiting = 0;
+        if let Some(bucket) = &self.bucket {
+            let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut taken = Vec::new();
+            while taken.len() < enough && port.backlog.is_ready(now, &self.settings) && bucket.take(now) {
+                taken.extend(port.backlog.message(now, &self.settings, counters));
+            }
+            counters.sent_messages.add(taken.len() as u64);
+            return taken;
+        }
         let count = enough.min(port.queue.len());
         let mut taken: Vec<Vec<u8>> = port.queue.drain(..count).collect();
         if taken.len() < enough {
@@ -118,6 +145,13 @@ impl Master {
         }
         counters.sent_messages.add(taken.len() as u64);
         taken
+    }
+
+    /// Whether the rate keeps messages of a port back.
+    pub(super) fn holds(&self, now: Time, port: usize) -> bool {
+        self.bucket.is_some()
+            && port < self.ports.len()
+            && self.lock(port).backlog.is_ready(now, &self.settings)
     }
 
     fn lock(&self, port: usize) -> MutexGuard<'_, Port> {
@@ -134,8 +168,13 @@ impl Port {
             return None;
         }
         self.queue.push_back(message);
+        Some(self.count())
+    }
+
+    /// One more waits. How many do then.
+    fn count(&mut self) -> usize {
         self.waiting += 1;
-        Some(self.waiting)
+        self.waiting
     }
 }
 

@@ -5,7 +5,8 @@
 //! somebody else. Their bytes are the matter of the crate `sync_proto`.
 //!
 //! * `emission` says when an entry's record is due, after each packet of a client.
-//! * A master (`master`) writes records into messages, which wait to be [taken](Director::take_sync_messages).
+//! * A master (`master`) writes records into messages, which wait to be [taken](Director::take_sync_messages). If it may not
+//!   send as much as it has to tell, records wait instead, the last one of each entry (`limit`).
 //! * A backup (`backup`) [applies](Director::apply_sync) the records of a message to the table.
 //! * A backup that lacks the table of a master is told all of it (`resync`): the master [walks](Director::walk_on) through it,
 //!   and the backup [takes it in](Director::apply_table).
@@ -23,7 +24,7 @@
 //! }
 //!
 //! let director = Director::new(Limits::default(), 42);
-//! let settings = MasterSettings { syncid: SyncId(7), max_len: 1472, ports: 1, trailer: 0 };
+//! let settings = MasterSettings { syncid: SyncId(7), max_len: 1472, ports: 1, trailer: 0, rate: None };
 //! director.start_sync_master(settings, Arc::new(Nobody));
 //! director.start_sync_backup(BackupSettings { syncid: SyncId(7) });
 //! let message = [0, 7, 0, 8, 0, 1, 0, 0];
@@ -35,6 +36,7 @@ mod backup;
 mod chain;
 mod counters;
 mod emission;
+mod limit;
 mod master;
 mod resync;
 
@@ -50,6 +52,7 @@ use arc_swap::ArcSwapOption;
 use counters::Counters;
 use master::Master;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use sync_proto::SyncId;
@@ -65,6 +68,8 @@ pub struct MasterSettings {
     pub ports: usize,
     /// How many bytes are kept behind the last record of each message, within `max_len`, for the caller to fill in.
     pub trailer: usize,
+    /// How many messages may be taken in a second, of all ports together, and a twentieth of that more at once; none: all.
+    pub rate: Option<NonZeroU32>,
 }
 
 impl MasterSettings {
@@ -141,6 +146,12 @@ impl Director {
         let master = self.sync.master.load();
         let counters = &self.sync.counters;
         master.as_ref().map(|master| master.take(now, port, enough, counters)).unwrap_or_default()
+    }
+
+    /// Whether messages for a port would have been [taken](Self::take_sync_messages) now, if the rate allowed it. They
+    /// may be soon, and nobody is [woken](Wake) for it.
+    pub fn holds_sync_messages(&self, now: Time, port: usize) -> bool {
+        self.sync.master.load().as_ref().is_some_and(|master| master.holds(now, port))
     }
 
     /// What synchronisation has counted.

@@ -44,7 +44,7 @@ impl Walk {
     /// Begins, for a group of directors, with room for so many bytes behind the last record of each message.
     pub fn new(syncid: SyncId, trailer: usize) -> Walk {
         Walk {
-            settings: MasterSettings { syncid, max_len: MESSAGE + trailer, ports: 1, trailer },
+            settings: MasterSettings { syncid, max_len: MESSAGE + trailer, ports: 1, trailer, rate: None },
             stage: Stage::Templates(Place::default()),
             open: None,
             full: Vec::new(),

@@ -100,7 +100,7 @@ impl Guest {
                 return match notice {
                     Notice::End { told, .. } if told == progress.came => Ok(progress),
                     Notice::End { told, .. } => Err(Failure::Incomplete { told, came: progress.came }),
-                    Notice::Offer { .. } | Notice::Begin { .. } => Err(Failure::Garbage),
+                    _ => Err(Failure::Garbage),
                 };
             }
             match self.director.apply_table(self.clock.now(), message) {

@@ -47,7 +47,7 @@ pub(super) fn names(secrets: Option<&Secrets>) -> [KeyId; 2] {
 }
 
 /// Sixteen bytes that nobody can foresee.
-pub(super) fn lot() -> io::Result<[u8; 16]> {
+pub(in crate::daemon::sync) fn lot() -> io::Result<[u8; 16]> {
     let mut lot = [0; 16];
     rustix::rand::getrandom(&mut lot, rustix::rand::GetRandomFlags::empty())?;
     Ok(lot)

@@ -19,16 +19,19 @@
 //! | 0 | 8 | the header |
 //! | 8 | 4 | `nfvr` |
 //! | 12 | 1 | 1, the version of all this |
-//! | 13 | 1 | 1: tables are to be had; 2: a table begins; 3: it has ended |
-//! | 14 | 2 | 1: the TCP port to ask at; else 0 |
-//! | 16 | 8 | 1: when the sender began, in microseconds since 1970; 2: about how many entries there are; 3: how many were told of |
-//! | 24 | 8 | 3: how many were left out; else 0 |
+//! | 13 | 1 | 1: tables are to be had; 2: a table begins; 3: it has ended; 4: does this arrive?; 5: it has arrived |
+//! | 14 | 2 | 1: the TCP port to ask at; 4: the UDP port to answer at; 5: the syncid of who answers; else 0 |
+//! | 16 | 8 | 1: when the sender began, in microseconds since 1970; 2: about how many entries there are; 3: how many were told of; 4, 5: drawn by lot for the question |
+//! | 24 | 8 | 3: how many were left out; 4, 5: in the first half what the sender has drawn by lot for itself, and in the second, of 5, how many messages of the asker have not come (all ones: unknown); else 0 |
 
 use std::fmt;
+use std::num::NonZeroU16;
 use sync_proto::{Message, SyncId, Version};
 
 const MAGIC: &[u8; 4] = b"nfvr";
 const VERSION: u8 = 1;
+/// So many messages are lost as nobody has counted.
+const UNKNOWN: u32 = u32::MAX;
 
 /// How a key is named.
 pub(in crate::daemon::sync) type KeyId = [u8; 4];
@@ -129,10 +132,35 @@ pub(in crate::daemon::sync) enum Notice {
         /// How many were not.
         left_out: u64,
     },
+    /// Does this arrive?
+    Question {
+        /// The UDP port to answer at.
+        port: NonZeroU16,
+        /// Drawn by lot for this question.
+        token: u64,
+        /// What the asker has drawn by lot for itself.
+        asker: u32,
+    },
+    /// It has arrived.
+    Arrived(Arrival),
+}
+
+/// What a backup says of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::daemon::sync) struct Arrival {
+    /// Its syncid, which is 0 if it takes the messages of every group.
+    pub syncid: SyncId,
+    /// What was drawn by lot for the question.
+    pub token: u64,
+    /// What the backup has drawn by lot for itself.
+    pub who: u32,
+    /// How many messages of the asker have not come, if it knows.
+    pub lost: Option<u32>,
 }
 
 impl Notice {
-    const LENGTH: usize = 32;
+    /// How long it is without a trailer, in bytes.
+    pub(in crate::daemon::sync) const LENGTH: usize = 32;
 
     /// The message, with zeros for a trailer.
     pub(in crate::daemon::sync) fn encode(&self, SyncId(syncid): SyncId, trailer: usize) -> Vec<u8> {
@@ -140,6 +168,11 @@ impl Notice {
             Notice::Offer { port, session } => (1, port, session, 0),
             Notice::Begin { entries } => (2, 0, entries, 0),
             Notice::End { told, left_out } => (3, 0, told, left_out),
+            Notice::Question { port, token, asker } => (4, port.get(), token, u64::from(asker) << 32),
+            Notice::Arrived(Arrival { syncid, token, who, lost }) => {
+                let lost = lost.unwrap_or(UNKNOWN);
+                (5, u16::from(syncid.0), token, u64::from(who) << 32 | u64::from(lost))
+            }
         };
         let length = Notice::LENGTH + trailer;
         let size = u16::try_from(length).expect("a trailer is short");
@@ -166,10 +199,16 @@ impl Notice {
         if magic != *MAGIC || version != VERSION {
             return None;
         }
+        let (number, who) = (u16::from_be_bytes([high, low]), (other >> 32) as u32);
         match kind {
-            1 => Some(Notice::Offer { port: u16::from_be_bytes([high, low]), session: one }),
+            1 => Some(Notice::Offer { port: number, session: one }),
             2 => Some(Notice::Begin { entries: one }),
             3 => Some(Notice::End { told: one, left_out: other }),
+            4 => Some(Notice::Question { port: NonZeroU16::new(number)?, token: one, asker: who }),
+            5 => {
+                let lost = Some(other as u32).filter(|lost| *lost != UNKNOWN);
+                Some(Notice::Arrived(Arrival { syncid: SyncId(low), token: one, who, lost }))
+            }
             _ => None,
         }
     }
@@ -212,12 +251,27 @@ mod tests {
         }
     }
 
+    fn question() -> Notice {
+        Notice::Question { port: NonZeroU16::new(40_000).unwrap(), token: 1 << 60, asker: 0xdead_beef }
+    }
+
+    #[test]
+    fn a_question_has_a_port_to_answer_at() {
+        let mut bytes = question().encode(GROUP, 0);
+        assert_eq!(bytes[8..16], *b"nfvr\x01\x04\x9c\x40");
+        bytes[14..16].fill(0);
+        assert_eq!(Notice::decode(&bytes, GROUP), None);
+    }
+
     #[test]
     fn notices_are_read_as_written_with_a_trailer_or_without() {
         for notice in [
             Notice::Offer { port: 8848, session: 1 << 60 },
             Notice::Begin { entries: 1_000_000 },
             Notice::End { told: 999_999, left_out: 1 },
+            question(),
+            Notice::Arrived(Arrival { syncid: GROUP, token: u64::MAX - 1, who: 1 << 31, lost: Some(17) }),
+            Notice::Arrived(Arrival { syncid: SyncId::ANY, token: 5, who: 6, lost: None }),
         ] {
             for trailer in [0, 64] {
                 let message = notice.encode(GROUP, trailer);

@@ -167,3 +167,26 @@ fn ticks_go_round() {
     assert!(due(2));
     assert!(!due(2));
 }
+
+#[test]
+fn news_is_what_nobody_was_told_or_another_state() {
+    use TcpState::{Established, FinWait};
+    let now = Time::from_millis(1_000_000);
+    let (rules, timeout) = (rules(0, 1, 0, 0), Duration::from_secs(60));
+    for (first, other) in [(tcp(Established), tcp(FinWait)), (tcp(FinWait), tcp(Established))] {
+        let mut emission = Emission::new(now, Emission::default());
+        assert_eq!(emission.urgency(first), Urgency::News);
+        assert!(emission.is_due(&rules, now, first, timeout, 1));
+        assert_eq!([first, other].map(|it| emission.urgency(it)), [Urgency::Repeated, Urgency::News]);
+    }
+    for subject in [UDP, Subject::Template] {
+        let mut emission = Emission::new(now, Emission::default());
+        assert_eq!(emission.urgency(subject), Urgency::News);
+        assert!(emission.is_due(&rules, now, subject, timeout, 1));
+        assert_eq!(emission.urgency(subject), Urgency::Repeated);
+    }
+    let mut known = Emission::default();
+    known.note_state(Established as u8);
+    let known = Emission::new(now, known);
+    assert_eq!([Established, FinWait].map(|it| known.urgency(tcp(it))), [Urgency::Repeated, Urgency::News]);
+}

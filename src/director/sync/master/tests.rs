@@ -1,5 +1,6 @@
 use super::*;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use sync_proto::{Addresses, ConnFlags, Engine, Message, OptionalParameters, SyncId};
 
 /// Remembers what it was told.
@@ -22,14 +23,23 @@ struct Bench {
 impl Bench {
     fn new(max_len: usize, ports: usize, trailer: usize) -> Bench {
         let log = Arc::new(Log::default());
-        let settings = MasterSettings { syncid: SyncId(7), max_len, ports, trailer };
+        let settings = MasterSettings { syncid: SyncId(7), max_len, ports, trailer, rate: None };
         let wake: Arc<dyn Wake> = Arc::<Log>::clone(&log);
         Bench { master: Master::new(settings, wake), counters: Counters::default(), log, queue_len: 100 }
     }
 
+    /// The same, of a master that may send so many messages a second.
+    fn limited(max_len: usize, rate: u32) -> Bench {
+        let bench = Bench::new(max_len, 1, 0);
+        let settings = MasterSettings { rate: NonZeroU32::new(rate), ..bench.master.settings };
+        let wake: Arc<dyn Wake> = Arc::<Log>::clone(&bench.log);
+        Bench { master: Master::new(settings, wake), ..bench }
+    }
+
     fn push(&self, now: u64, version: Version, hash: u64, record: &Record<'_>) {
         let now = Time::from_millis(now);
-        self.master.push(now, (version, self.queue_len), hash, record, &self.counters);
+        let told = (Urgency::News, record);
+        self.master.push(now, (version, self.queue_len), hash, told, &self.counters);
     }
 
     fn take(&self, now: u64, port: usize, enough: usize) -> Vec<Vec<u8>> {
@@ -162,4 +172,31 @@ fn what_receivers_would_refuse_is_counted_and_not_sent() {
     bench.push(0, Version::V1, 0, &Record { state: 9, ..record("10.0.0.1") });
     assert_eq!(bench.take(2000, 0, 9), [[0; 0]; 0]);
     assert_eq!(bench.counters.snapshot().master.unsent(Unsent::Refused), 1);
+}
+
+#[test]
+fn a_rate_keeps_messages_back_until_it_allows_them() {
+    let bench = Bench::limited(8 + 2 * 36, 10);
+    let push =
+        |now, port| bench.push(now, Version::V1, 0, &Record { client_port: port, ..record("10.0.0.1") });
+    (1..=7).for_each(|port| push(1000, port));
+    assert_eq!(*bench.log.0.lock().unwrap(), [(0, 1), (0, 2), (0, 3)], "as often as messages are full");
+    push(1000, 7);
+    let holds = |now| bench.master.holds(Time::from_millis(now), 0);
+    assert!(holds(1000) && !bench.master.holds(Time::from_millis(1000), 1), "there is one port");
+    assert_eq!(counts(&bench.take(1000, 0, 9)), [(80, 2)], "of three, one at once");
+    assert_eq!(bench.take(1099, 0, 9), [[0; 0]; 0]);
+    assert!(holds(1099));
+    assert_eq!(counts(&bench.take(1100, 0, 9)), [(80, 2)]);
+    assert_eq!(counts(&bench.take(1200, 0, 9)), [(80, 2)]);
+    assert!(!holds(1300), "the last has room left");
+    assert_eq!(bench.take(3199, 0, 9), [[0; 0]; 0]);
+    assert_eq!(counts(&bench.take(3200, 0, 9)), [(44, 1)]);
+    let counters = bench.counters.snapshot().master;
+    assert_eq!((counters.messages, counters.records, counters.discarded), (4, 7, 0));
+    assert_eq!(counters.unsent(Unsent::Coalesced), 1);
+    assert_eq!(bench.take(9000, 1, 9), [[0; 0]; 0]);
+    let free = Bench::new(8 + 2 * 36, 1, 0);
+    (0..5).for_each(|_| free.push(0, Version::V1, 0, &record("10.0.0.1")));
+    assert!(!free.master.holds(Time::from_millis(9000), 0), "nothing bounds it");
 }
