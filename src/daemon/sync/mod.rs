@@ -145,19 +145,17 @@ impl Sync {
         let is_as_asked = resync == self.configured.resync;
         // What runs was made with room for a trailer, or without.
         let is_as_sealed = seals == self.secrets.load().is_some();
-        let running = self.master.as_ref().map(|side| &side.daemon).filter(|_| !is_as_sealed || !is_as_asked);
         let is_as_fast = settings.rate == self.configured.rate;
+        let running = self.running(SyncSide::Master).filter(|_| !(is_as_sealed && is_as_asked && is_as_fast));
         let master = match (&self.configured.master, &settings.master) {
-            (was, is) if was == is => {
-                match running.or(self.running(SyncSide::Master).filter(|_| !is_as_fast)) {
-                    Some(daemon) => Change::Start(self.make_master(daemon, services, seals, resync)?),
-                    None => Change::None,
-                }
-            }
+            (was, is) if was == is => match running {
+                Some(daemon) => Change::Start(self.make_master(daemon, services, seals, resync)?),
+                None => Change::None,
+            },
             (_, None) => Change::Stop,
             (_, Some(daemon)) => Change::Start(self.make_master(daemon, services, seals, resync)?),
         };
-        let running = self.backup.as_ref().map(|side| &side.daemon).filter(|_| !is_as_asked);
+        let running = self.running(SyncSide::Backup).filter(|_| !is_as_asked);
         let backup = match (&self.configured.backup, &settings.backup) {
             (was, is) if was == is => match running {
                 Some(daemon) => Change::Start(self.make_backup(daemon, services, resync)?),
