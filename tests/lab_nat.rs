@@ -37,6 +37,18 @@ fn three_hundred_requests_are_a_hundred_for_each_server() {
     }
 }
 
+#[test]
+fn in_one_segment_no_redirect_leaves_the_director() {
+    for vip in VIPS {
+        let lab = Lab::up("nat-one-arm", "nat-one-arm", &["--vip", vip]);
+        let redirects = lab.capture("lan", "icmp[0] == 5 or (icmp6 and ip6[40] == 137)");
+        for url in URLS {
+            assert_eq!(lab.answers("c1", url, 300, &[]), each(100), "{url}, VIP {vip}");
+        }
+        lab.assert_no_redirects(&redirects);
+    }
+}
+
 /// Runs `lab ARGUMENTS`, which has to succeed, and returns what it printed.
 #[track_caller]
 fn script(lab: &Lab, arguments: &[&str]) -> String {

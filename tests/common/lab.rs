@@ -218,6 +218,18 @@ impl Lab {
         });
     }
 
+    /// Checks that the director's kernel has made ICMP redirects of both families, and that none of them is captured: the
+    /// rules have dropped them.
+    #[track_caller]
+    pub(crate) fn assert_no_redirects(&self, captured: &Capture) {
+        for (family, name) in [("ip", "redirect"), ("ip6", "nd-redirect")] {
+            let chain = self.run("director", &["nft", "list", "chain", family, "nfvs", "output"]);
+            let dropped = chain.lines().find(|line| line.contains(name)).expect("a rule about redirects");
+            assert!(!dropped.contains("packets 0 "), "{dropped}");
+        }
+        assert_eq!(captured.text(), "");
+    }
+
     /// Asks each of the two services of a selftest's network three times; all has to arrive.
     #[track_caller]
     pub(crate) fn assert_six_arrive(&self) {
