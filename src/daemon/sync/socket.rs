@@ -77,20 +77,13 @@ pub(super) fn receiver(daemon: &SyncDaemon, index: Index, port: u16, buffer: usi
 /// What the kernel refused.
 pub(super) fn listener(daemon: &SyncDaemon, port: u16) -> io::Result<TcpListener> {
     const BACKLOG: i32 = 16;
-    let (family, any) = match daemon.group {
-        IpAddr::V4(_) => (AddressFamily::INET, IpAddr::from(Ipv4Addr::UNSPECIFIED)),
-        IpAddr::V6(_) => (AddressFamily::INET6, IpAddr::from(Ipv6Addr::UNSPECIFIED)),
-    };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let family = family(daemon.group);
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
-    if any.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, true)?;
-    }
     sockopt::set_socket_reuseaddr(&socket, true)?;
     // A reload opens the next one before it closes the one before.
     sockopt::set_socket_reuseport(&socket, true)?;
-    bind_to_device(&socket, daemon)?;
-    rustix::net::bind(&socket, &SocketAddr::new(any, port))?;
+    bind_to_any(&socket, daemon, port)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket.into())
 }
@@ -101,16 +94,21 @@ pub(super) fn listener(daemon: &SyncDaemon, port: u16) -> io::Result<TcpListener
 /// What the kernel refused.
 pub(super) fn ear(daemon: &SyncDaemon) -> io::Result<UdpSocket> {
     let socket = open(daemon.group)?;
+    bind_to_any(&socket, daemon, 0)?;
+    Ok(socket.into())
+}
+
+/// Binds to every address of the group's family, and of no other, by the interface.
+fn bind_to_any(socket: &OwnedFd, daemon: &SyncDaemon, port: u16) -> io::Result<()> {
     let any = match daemon.group {
         IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
     };
     if any.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, true)?;
+        sockopt::set_ipv6_v6only(socket, true)?;
     }
-    bind_to_device(&socket, daemon)?;
-    rustix::net::bind(&socket, &SocketAddr::new(any, 0))?;
-    Ok(socket.into())
+    bind_to_device(socket, daemon)?;
+    Ok(rustix::net::bind(socket, &SocketAddr::new(any, port))?)
 }
 
 fn bind_to_device(socket: &OwnedFd, daemon: &SyncDaemon) -> io::Result<()> {
@@ -118,10 +116,13 @@ fn bind_to_device(socket: &OwnedFd, daemon: &SyncDaemon) -> io::Result<()> {
     Ok(nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::BindToDevice, &interface)?)
 }
 
+fn family(group: IpAddr) -> AddressFamily {
+    if group.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
+}
+
 fn open(group: IpAddr) -> io::Result<OwnedFd> {
-    let family = if group.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    Ok(rustix::net::socket_with(family, SocketType::DGRAM, flags, Some(ipproto::UDP))?)
+    Ok(rustix::net::socket_with(family(group), SocketType::DGRAM, flags, Some(ipproto::UDP))?)
 }
 
 fn group(daemon: &SyncDaemon, index: Index, port: u16) -> SocketAddr {
