@@ -38,11 +38,15 @@ runs() {
 }
 
 # start NAME NODE COMMAND...: runs a command in a node (`-`: where the lab itself runs), in a session of its own and
-# without any descriptor of the caller's. An interrupt waits until the process is on record.
+# without any descriptor of the caller's. The network is complete by then. An interrupt waits until the process is on
+# record.
 start() {
     local name=$1 node=$2 interrupted=0
     shift 2
-    [[ $node == - ]] || set -- ip netns exec "$(namespace "$node")" "$@"
+    if [[ $node != - ]]; then
+        settle
+        set -- ip netns exec "$(namespace "$node")" "$@"
+    fi
     trap 'interrupted=130' INT
     trap 'interrupted=143' TERM
     (

@@ -1,11 +1,33 @@
 # shellcheck shell=bash
-# The words a scenario uses for what its nodes serve. Every function returns when the server answers.
+# The words a scenario uses for what its nodes serve. The servers begin side by side; `await_servers` returns when all
+# answer.
+
+# Those to wait for, and the sockets of each node when they were last looked at meanwhile.
+awaited=()
+declare -A sockets=()
+
+# serve NAME NODE tcp|udp PORT COMMAND...: runs a server of this port in the node.
+serve() {
+    start "$1" "$2" "${@:5}"
+    awaited+=("${*:1:4}")
+}
+
+await_servers() {
+    local record name node kind port
+    for record in "${awaited[@]}"; do
+        read -r name node kind port <<< "$record"
+        wait_ready "$name" listens "$node" "$kind" "$port"
+    done
+    awaited=() sockets=()
+}
 
 # listens NODE tcp|udp PORT: something in the node has the port.
 listens() {
-    local kind=-lt
-    [[ $2 == tcp ]] || kind=-lu
-    ip netns exec "$(namespace "$1")" ss -Hn "$kind" "sport = :$3" | grep -q .
+    local pattern=$'(^|\n)'"$2 [^"$'\n'"]*:$3 "
+    [[ ${sockets[$1]:-} =~ $pattern ]] || {
+        sockets[$1]=$(ip netns exec "$(namespace "$1")" ss -Hltun)
+        [[ ${sockets[$1]} =~ $pattern ]]
+    }
 }
 
 # serve_nginx NODE PORT: HTTP. `/` answers the node's name; `/files/X` is $run/files/X, the same on every server;
@@ -41,16 +63,14 @@ http {
     }
 }
 CONF
-    start "nginx-$node" "$node" nginx -p "$home" -e stderr -c "$home/nginx.conf"
-    wait_ready "nginx-$node" listens "$node" tcp "$port"
+    serve "nginx-$node" "$node" tcp "$port" nginx -p "$home" -e stderr -c "$home/nginx.conf"
 }
 
 # serve_dnsmasq NODE PORT: DNS over UDP and TCP. The TXT record of `server.lab` is the node's name.
 serve_dnsmasq() {
     local node=$1 port=$2
-    start "dnsmasq-$node" "$node" dnsmasq --keep-in-foreground --conf-file=/dev/null --pid-file= --user=root \
+    serve "dnsmasq-$node" "$node" udp "$port" dnsmasq --keep-in-foreground --conf-file=/dev/null --pid-file= --user=root \
         --no-resolv --no-hosts --log-facility=- --port="$port" --txt-record="server.lab,$node"
-    wait_ready "dnsmasq-$node" listens "$node" udp "$port"
 }
 
 # serve_echo NODE PORT ADDRESS...: sends each UDP datagram, of up to 65,507 bytes, back from the address it was sent to.
@@ -58,8 +78,7 @@ serve_echo() {
     local node=$1 port=$2 addresses
     shift 2
     mapfile -t addresses < <(wanted_of "$@")
-    start "echo-$node" "$node" perl "$lab_home/lib/udp-echo" "$port" "${addresses[@]}"
-    wait_ready "echo-$node" listens "$node" udp "$port"
+    serve "echo-$node" "$node" udp "$port" perl "$lab_home/lib/udp-echo" "$port" "${addresses[@]}"
 }
 
 # serve_vsftpd NODE PORT: FTP without a password. `name` has the node's name in it; all is in $run/NODE/ftp, and what is
@@ -85,8 +104,7 @@ secure_chroot_dir=$home/empty
 pasv_min_port=50000
 seccomp_sandbox=NO
 CONF
-    start "vsftpd-$node" "$node" vsftpd "$home/vsftpd.conf"
-    wait_ready "vsftpd-$node" listens "$node" tcp "$port"
+    serve "vsftpd-$node" "$node" tcp "$port" vsftpd "$home/vsftpd.conf"
 }
 
 # decapsulate NODE PORT: takes packets out of tunnels, those of GUE on the UDP port. They arrive on the device `tunnel`;
@@ -97,14 +115,14 @@ decapsulate() {
         kernel_tunnels "$node" "$port"
         return
     fi
-    start "decapsulate-$node" "$node" perl "$lab_home/lib/decapsulate" tunnel "$port"
-    wait_ready "decapsulate-$node" listens "$node" udp "$port"
+    serve "decapsulate-$node" "$node" udp "$port" perl "$lab_home/lib/decapsulate" tunnel "$port"
 }
 
 # The devices that every namespace has when the modules are there; GUE leads to them.
 kernel_tunnels() {
     local namespace device
     namespace=$(namespace "$1")
+    settle
     modprobe -a ipip sit ip6_tunnel ip_gre ip6_gre fou fou6 || die "this kernel has no tunnels; the VM's has: lab vm"
     ip netns exec "$namespace" ip -6 tunnel change ip6tnl0 mode any
     for device in tunl0 sit0 ip6tnl0 gre0 ip6gre0; do
@@ -118,8 +136,7 @@ kernel_tunnels() {
 # serve_iperf3 NODE PORT: throughput.
 serve_iperf3() {
     local node=$1 port=$2
-    start "iperf3-$node" "$node" iperf3 --server --port "$port"
-    wait_ready "iperf3-$node" listens "$node" tcp "$port"
+    serve "iperf3-$node" "$node" tcp "$port" iperf3 --server --port "$port"
 }
 
 # serve_sink NODE PORT: appends all that comes over TCP to $run/NODE/sink.
@@ -127,8 +144,7 @@ serve_sink() {
     local node=$1 port=$2
     mkdir -p "$run/$node"
     : > "$run/$node/sink"
-    start "sink-$node" "$node" socat -u "TCP6-LISTEN:$port,ipv6only=0,fork,reuseaddr" "OPEN:$run/$node/sink,creat,append"
-    wait_ready "sink-$node" listens "$node" tcp "$port"
+    serve "sink-$node" "$node" tcp "$port" socat -u "TCP6-LISTEN:$port,ipv6only=0,fork,reuseaddr" "OPEN:$run/$node/sink,creat,append"
 }
 
 # ask NAME ADDRESS PORT ADDRESS:PORT: asks a virtual service from c1 in the way its name calls for, and prints who

@@ -3,9 +3,48 @@
 #
 # An address of a family the scenario does not speak (`families`) is left out wherever it stands, so that `nat4` and
 # `nat6` are `nat` with one family each.
+#
+# These words only gather what the network is to be. It is made when something is to run in it (`settle`), by one program
+# for each node instead of one for each address: a lab is up in half the time.
 
 families=(4 6)
-forward='{}'
+forward=nat
+# What is still to be made: namespaces, and commands for `ip -batch`, of links and by node, those of bridges last: a port that
+# joins one forwards at once only if it has a carrier. Those that are to be routers.
+new_namespaces=() new_links='' routers=() bridges=()
+declare -A commands=()
+
+# plan NODE WORD...: a command that `ip` is to carry out in the node.
+plan() {
+    commands[$1]+="${*:2}"$'\n'
+}
+
+carry_out() {
+    ip -n "$(namespace "$1")" -batch - <<< "${commands[$1]}"
+}
+
+# settle: makes what was gathered.
+settle() {
+    local node
+    if ((${#new_namespaces[@]} > 0)); then
+        printf 'netns add %s\n' "${new_namespaces[@]}" | ip -batch -
+    fi
+    [[ -z $new_links ]] || ip -batch - <<< "$new_links"
+    for node in "${!commands[@]}"; do
+        [[ " ${bridges[*]} " == *" $node "* ]] || carry_out "$node"
+    done
+    for node in "${bridges[@]}"; do
+        carry_out "$node"
+    done
+    for node in "${routers[@]}"; do
+        # shellcheck disable=SC2016
+        ip netns exec "$(namespace "$node")" bash -c '
+            [[ " $1 " != *" 4 "* ]] || echo 1 > /proc/sys/net/ipv4/ip_forward
+            [[ " $1 " != *" 6 "* ]] || echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
+        ' - "${families[*]}"
+    done
+    new_namespaces=() new_links='' routers=() bridges=() commands=()
+}
 
 # namespace NODE: prints the network namespace of a node.
 namespace() {
@@ -46,8 +85,8 @@ node() {
         [[ ! -e /run/netns/$namespace ]] ||
             die "the namespace $namespace exists and is not of this lab: choose another LAB_NAME, or remove it"
         echo "$name" >> "$run/nodes"
-        ip netns add "$namespace"
-        ip -n "$namespace" link set lo up
+        new_namespaces+=("$namespace")
+        plan "$name" link set lo up
     done
 }
 
@@ -55,12 +94,7 @@ node() {
 forwarding() {
     local name
     for name in "$@"; do
-        [[ $name != director || $balancer != unit ]] || continue
-        # shellcheck disable=SC2016
-        ip netns exec "$(namespace "$name")" bash -c '
-            [[ " $1 " != *" 4 "* ]] || echo 1 > /proc/sys/net/ipv4/ip_forward
-            [[ " $1 " != *" 6 "* ]] || echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
-        ' - "${families[*]}"
+        [[ $name == director && $balancer == unit ]] || routers+=("$name")
     done
 }
 
@@ -82,18 +116,16 @@ link() {
     shift
     right=$1
     shift
-    ip -n "$(namespace "$left")" link add "$right" mtu "$mtu" type veth \
-        peer name "$left" mtu "$mtu" netns "$(namespace "$right")"
+    new_links+="link add $right mtu $mtu netns $(namespace "$left") type veth"
+    new_links+=" peer name $left mtu $mtu netns $(namespace "$right")"$'\n'
     raise "$left" "$right" fe80::1/64 "${addresses[@]}"
     raise "$right" "$left" fe80::2/64 "$@"
 }
 
 # raise NODE INTERFACE ADDRESS...: takes an interface up with exactly these addresses.
 raise() {
-    local namespace
-    namespace=$(namespace "$1")
-    ip -n "$namespace" link set "$2" addrgenmode none
-    ip -n "$namespace" link set "$2" up
+    plan "$1" link set "$2" addrgenmode none
+    plan "$1" link set "$2" up
     address "$@"
 }
 
@@ -106,9 +138,10 @@ bridge() {
         shift
     done
     shift
-    ip -n "$(namespace "$node")" link add "$name" type bridge
+    bridges+=("$node")
+    plan "$node" link add "$name" type bridge
     for port in "$@"; do
-        ip -n "$(namespace "$node")" link set "$port" master "$name"
+        plan "$node" link set "$port" master "$name"
     done
     raise "$node" "$name" "${addresses[@]}"
 }
@@ -117,10 +150,11 @@ bridge() {
 address() {
     local node=$1 interface=$2 address nodad
     shift 2
-    for address in $(wanted_of "$@"); do
+    for address in "$@"; do
+        wanted "$address" || continue
         nodad=()
         [[ $address != *:* ]] || nodad=(nodad)
-        ip -n "$(namespace "$node")" address add "$address" dev "$interface" "${nodad[@]}"
+        plan "$node" address add "$address" dev "$interface" "${nodad[@]}"
     done
 }
 
@@ -133,6 +167,7 @@ silent_address() {
     for address in "$@"; do
         [[ $address == *:* ]] && prefixes+=("$address/128") || prefixes+=("$address/32")
     done
+    settle
     # shellcheck disable=SC2016
     ip netns exec "$(namespace "$node")" bash -c '
         cd /proc/sys/net/ipv4/conf
@@ -145,10 +180,11 @@ silent_address() {
 
 # route NODE DESTINATION via ADDRESS: adds a route.
 route() {
-    local family=-4
+    local destination=$2
     wanted "$4" || return 0
-    [[ $4 != *:* ]] || family=-6
-    ip -n "$(namespace "$1")" "$family" route add "$2" via "$4"
+    # Within a batch, the family is known by the addresses only.
+    [[ $4 != *:* || $destination != default ]] || destination=::/0
+    plan "$1" route add "$destination" via "$4"
 }
 
 # gateway NODE ADDRESS...: the default route, one for each family.
@@ -177,7 +213,7 @@ move_vips() {
         if [[ $1 == local ]]; then
             address director "$(< "$run/vip-interface")" "$prefix"
         else
-            ip -n "$(namespace director)" address delete "$prefix" dev "$(< "$run/vip-interface")"
+            plan director address delete "$prefix" dev "$(< "$run/vip-interface")"
         fi
     done < "$run/vips"
 }
@@ -185,22 +221,29 @@ move_vips() {
 # forward nat|dr|tunnel [ipip | gre [CHECKSUM] | gue PORT [CHECKSUM]]: how packets reach the servers of the services that
 # follow; nat unless told. The checksum is none, full or remote.
 forward() {
-    forward=$(jq -n --arg forward "$1" '
-        $ARGS.positional as [$type, $port, $checksum]
-        | if $forward == "nat" then {} else { forward: $forward } end
-        + if $type == null or $type == "ipip" then {}
-          elif $type == "gue" then { tunnel: { type: $type, port: ($port | tonumber), checksum: ($checksum // "none") } }
-          else { tunnel: { type: $type, checksum: ($port // "none") } } end
-    ' --args "${@:2}")
+    forward=$*
 }
 
 # service NAME PROTOCOL VIP:PORT SCHEDULER SERVER:PORT...: a virtual service for the daemon's configuration.
 service() {
     wanted "${3%:*}" || return 0
-    # shellcheck disable=SC2016
-    jq -n --arg name "$1" --arg protocol "$2" --arg virtual "$3" --arg scheduler "$4" --argjson forward "$forward" '
+    local IFS=$'\t'
+    echo "$forward"$'\t'"$*" >> "$run/services"
+}
+
+# services: prints the configuration with those that were told.
+services() {
+    jq -nR '
         def endpoint: capture("^\\[?(?<address>[0-9a-f.:]+?)\\]?:(?<port>[0-9]+)$") | .port |= tonumber;
-        { name: $name, protocol: $protocol } + ($virtual | endpoint) + { scheduler: $scheduler }
-        + { servers: [$ARGS.positional[] | endpoint + $forward] }
-    ' --args "${@:5}" >> "$run/services"
+        def forward: split(" ") as [$forward, $type, $port, $checksum]
+            | if $forward == "nat" then {} else { forward: $forward } end
+            + if $type == null or $type == "ipip" then {}
+              elif $type == "gue" then { tunnel: { type: $type, port: ($port | tonumber), checksum: ($checksum // "none") } }
+              else { tunnel: { type: $type, checksum: ($port // "none") } } end;
+        { services: [
+            inputs / "\t" | . as [$forward, $name, $protocol, $virtual, $scheduler] | (.[5:] | map(endpoint)) as $servers
+            | { name: $name, protocol: $protocol } + ($virtual | endpoint) + { scheduler: $scheduler }
+              + { servers: ($servers | map(. + ($forward | forward))) }
+        ] }
+    ' "$run/services"
 }
