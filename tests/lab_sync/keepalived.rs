@@ -1,7 +1,8 @@
 //! The real keepalived moves the addresses and gives the directors their roles, by the examples that are installed.
 
+use super::clients::{Clients, Wanted};
 use super::common::lab::{Lab, OtherDaemon, text, wait_for};
-use super::takeover::{Clients, give_up_charge, put_file, run_clients};
+use super::takeover::{give_up_charge, knows, put_file, run_clients};
 use super::{SECOND, config};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::{Value, json};
@@ -11,11 +12,11 @@ use std::path::Path;
 use std::process::Child;
 use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::Duration;
 
 /// A download lasts for 25 seconds: there are two takeovers, and keepalived needs a few seconds to notice.
 const LENGTH: usize = 2_000_000;
-const DOWNLOADS: usize = 60;
-const FLOWS: usize = 10;
+const WANTED: Wanted = Wanted { downloads: 60, flows: 10, piece: 8_192, every: Duration::from_millis(100) };
 
 /// A keepalived in a node. It ends with this, before its node goes.
 struct Keepalived(Child);
@@ -111,11 +112,11 @@ fn keepalived_moves_addresses_and_roles_and_downloads_go_on() {
     wait_for("the first director to be in charge", || is_in_charge(&lab, "director", &lab.show("sync")));
     let second_keepalived = Keepalived::start(&lab, SECOND, "keepalived-second.conf", "second.sock");
 
-    let clients = Clients::new(DOWNLOADS, FLOWS);
+    let clients = Clients::new(WANTED);
     thread::scope(|scope| {
         let running = scope.spawn(|| run_clients(&lab, &file, &clients));
         wait_for("all downloads to begin", || clients.have_begun() || running.is_finished());
-        wait_for("the second director to know all", || clients.are_known(&second.show("connections")));
+        wait_for("the second director to know all", || knows(&second.show("connections"), &clients));
         assert!(is_backup(&second.show("sync")), "{}", second.show("sync"));
 
         // The first director's daemon dies, and nothing else: keepalived asks it in vain.
@@ -127,7 +128,7 @@ fn keepalived_moves_addresses_and_roles_and_downloads_go_on() {
         // It comes back, as the backup that the file says, and learns all. Then the link of the second is cut.
         assert!(lab.script(&["daemon", "start"]).status.success());
         wait_for("the first director to know all", || {
-            clients.are_known(&lab.show("connections")) || running.is_finished()
+            knows(&lab.show("connections"), &clients) || running.is_finished()
         });
         assert!(is_backup(&lab.show("sync")), "{}", lab.show("sync"));
         lab.run("front", &["ip", "link", "set", SECOND, "down"]);
@@ -136,11 +137,11 @@ fn keepalived_moves_addresses_and_roles_and_downloads_go_on() {
         });
         wait_for("the second director to be backup", || is_backup(&second.show("sync")));
         let finished = clients.finished.load(Ordering::Relaxed);
-        assert!(finished < DOWNLOADS, "the downloads were too short to see the second takeover");
+        assert!(finished < WANTED.downloads, "the downloads were too short to see the second takeover");
         println!("second takeover: {finished} downloads had ended");
         running.join().expect("no client fails");
     });
-    assert_eq!(clients.finished.load(Ordering::Relaxed), DOWNLOADS);
+    assert_eq!(clients.finished.load(Ordering::Relaxed), WANTED.downloads);
 
     // The link is there again; keepalived, ended in good order, hands over to the other one.
     lab.run("front", &["ip", "link", "set", SECOND, "up"]);

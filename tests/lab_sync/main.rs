@@ -3,6 +3,8 @@
 
 mod alike;
 mod announce;
+#[path = "../../netns-lab/takeover/clients.rs"]
+mod clients;
 #[path = "../common/mod.rs"]
 mod common;
 mod keepalived;
