@@ -1,8 +1,10 @@
-//! What a whole table costs the two directors that exchange it.
+//! What a whole table costs the two directors that exchange it, and messages a backup.
 //!
 //! * `resync cost COUNT`, without the connection between them: fills a director with `COUNT` connections, has it tell of all of them, and an empty one take them in;
 //!   then again by the one that has them already. A line for each part of the work: name, seconds of the rounds (median,
 //!   least and most), and how long the longest hold of a shard's lock was in microseconds (the same), where it is held.
+//! * `resync apply COUNT`: has a director take in messages of the usual length that tell of `COUNT` connections, which it does
+//!   not have, and again. For each the name, millions of records a second, and thousands of messages (median, least, most).
 //! * `resync fill COUNT VIP SERVER TO`: tells the backup at the address and port `TO` of `COUNT` connections through `VIP`,
 //!   port 80, to port 8080 of `SERVER`.
 //!
@@ -24,24 +26,28 @@ const GROUP: SyncId = SyncId(7);
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const SERVERS: u32 = 16;
 const ROUNDS: usize = 5;
+/// The lengths of messages: as masters send them on Ethernet, and few for many records.
+const ETHERNET: usize = 1_472;
+const LONGEST: usize = 9_000;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["cost", count] => cost(count.parse()?),
+        ["apply", count] => apply(count.parse()?),
         ["fill", count, vip, server, to] => {
             let (vip, server) = (vip.parse()?, server.parse()?);
             send_all(count.parse()?, to.parse()?, |number| record(number, vip, server))
         }
-        _ => Err("usage: resync cost COUNT | fill COUNT VIP SERVER TO".into()),
+        _ => Err("usage: resync cost COUNT | apply COUNT | fill COUNT VIP SERVER TO".into()),
     }
 }
 
 fn cost(count: u32) -> Result<(), Box<dyn Error>> {
     let master = director(count)?;
     fill(&master, count);
-    let mut times: [Vec<Duration>; 4] = Default::default();
+    let mut times: [Vec<f64>; 4] = Default::default();
     for _ in 0..ROUNDS {
         let (messages, told, longest) = tell(&master);
         let backup = director(count)?;
@@ -49,13 +55,39 @@ fn cost(count: u32) -> Result<(), Box<dyn Error>> {
         assert_eq!(backup.connection_count().0, count as usize);
         let again = take_in(&backup, &messages);
         for (times, time) in times.iter_mut().zip([told, longest, taken_in, again]) {
-            times.push(time);
+            times.push(time.as_secs_f64());
         }
     }
     let [told, longest, taken_in, again] = times.map(spread);
     println!("told\t{}\t{}", text(told, 1.0), text(longest, 1e6));
     println!("taken in\t{}\t", text(taken_in, 1.0));
     println!("taken in again\t{}\t", text(again, 1.0));
+    Ok(())
+}
+
+fn apply(count: u32) -> Result<(), Box<dyn Error>> {
+    let mut told = Vec::new();
+    let of_network = |number| record(number, VIP.into(), server(number % SERVERS));
+    messages(count, ETHERNET, of_network, |message| told.push(message.to_vec()));
+    let mut seconds: [Vec<f64>; 2] = Default::default();
+    for _ in 0..ROUNDS {
+        let backup = director(count)?;
+        for seconds in &mut seconds {
+            let start = Instant::now();
+            for message in &told {
+                let applied = backup.apply_sync(Time::ZERO, message);
+                assert!(matches!(applied, SyncOutcome::Applied(_)), "{applied:?}");
+            }
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+        assert_eq!(backup.connection_count().0, count as usize);
+    }
+    for (name, seconds) in ["of new connections", "of connections that are known"].into_iter().zip(seconds) {
+        let [median, most, least] = spread(seconds).map(|seconds| 1.0 / seconds);
+        let rates =
+            |number: f64| [median, least, most].map(|rate| format!("{:.2}", number * rate)).join("\t");
+        println!("{name}\t{}\t{}", rates(f64::from(count) / 1e6), rates(told.len() as f64 / 1e3));
+    }
     Ok(())
 }
 
@@ -89,6 +121,7 @@ fn server(number: u32) -> IpAddr {
 fn fill(director: &Director, count: u32) {
     messages(
         count,
+        LONGEST,
         |number| record(number, VIP.into(), server(number % SERVERS)),
         |message| {
             let applied = director.apply_sync(Time::ZERO, message);
@@ -106,7 +139,7 @@ fn send_all(
 ) -> Result<(), Box<dyn Error>> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     let mut sent = Ok(());
-    messages(count, record, |message| {
+    messages(count, LONGEST, record, |message| {
         if sent.is_ok() {
             sent = socket.send_to(message, to).map(drop);
         }
@@ -115,14 +148,14 @@ fn send_all(
     Ok(sent?)
 }
 
-/// Makes messages of so many records and hands them over.
-fn messages(count: u32, record: impl Fn(u32) -> Record<'static>, mut take: impl FnMut(&[u8])) {
-    const MESSAGE: u32 = 200;
-    for first in (0..count).step_by(MESSAGE as usize) {
-        let mut buffer = [0; 10_000];
-        let mut encoder = Encoder::new(&mut buffer, Version::V1, GROUP, 10_000);
-        for number in first..count.min(first + MESSAGE) {
-            encoder.push(&record(number)).expect("a message of 10,000 bytes has room for 200 records");
+/// Makes messages of so many records, each as full as its length allows, and hands them over.
+fn messages(count: u32, length: usize, record: impl Fn(u32) -> Record<'static>, mut take: impl FnMut(&[u8])) {
+    let mut buffer = vec![0; length];
+    let mut number = 0;
+    while number < count {
+        let mut encoder = Encoder::new(&mut buffer, Version::V1, GROUP, length);
+        while number < count && encoder.push(&record(number)).is_ok() {
+            number += 1;
         }
         take(encoder.finish().expect("there are records in it"));
     }
@@ -172,9 +205,9 @@ fn take_in(backup: &Director, messages: &[Vec<u8>]) -> Duration {
 }
 
 /// Median, least and most.
-fn spread(mut times: Vec<Duration>) -> [f64; 3] {
-    times.sort();
-    [ROUNDS / 2, 0, ROUNDS - 1].map(|place| times[place].as_secs_f64())
+fn spread(mut seconds: Vec<f64>) -> [f64; 3] {
+    seconds.sort_by(f64::total_cmp);
+    [ROUNDS / 2, 0, ROUNDS - 1].map(|place| seconds[place])
 }
 
 fn text(spread: [f64; 3], unit: f64) -> String {
