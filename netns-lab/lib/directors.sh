@@ -11,7 +11,7 @@ lab=$lab_home/lab nfvs=${lab_home%/*}/target/release/nfvs
 declare -A peer=([director]=second [second]=director) daemons=()
 
 # begin KIND NODE VERSION ROLE...: has the node balance, with these sides of the synchronisation: master, backup, or both.
-# With $refresh, it tells every so many seconds of a connection that goes on as it was, instead of by counting packets.
+# What only nfvs can do of it is $sync_options, in JSON. With $refresh, it tells every so many seconds of a connection that goes on as it was, instead of by counting packets.
 begin() {
     local kind=$1 node=$2 version=$3 device=${peer[$2]} role
     shift 3
@@ -26,8 +26,9 @@ begin() {
             done
             ;;
         nfvs)
-            jq --arg device "$device" --argjson version "$version" --argjson refresh "${refresh:-null}" '
-                .sync = reduce $ARGS.positional[] as $role ({ version: $version }; .[$role] = { interface: $device, syncid: 7 })
+            jq --arg device "$device" --argjson version "$version" --argjson refresh "${refresh:-null}" \
+                --argjson options "${sync_options:-null}" '
+                .sync = reduce $ARGS.positional[] as $role ({ version: $version } + $options; .[$role] = { interface: $device, syncid: 7 })
                 | if $refresh then .tunables += { sync_refresh_period: $refresh, sync_threshold: [0, 0] } else . end' /out/nfvs.json --args "$@" > "/out/$node.json"
             $lab exec "$node" -- "$nfvs" run --config "/out/$node.json" --socket "/out/$node.sock" 2> "/out/$node.log" &
             daemons[$node]=$!
@@ -57,9 +58,10 @@ table() {
     esac | awk '$1 ~ /^(TCP|UDP|SCTP|IP)$/'
 }
 
-# no_complaint: fails if IPVS has had something to say in the kernel's log since that was cleared.
+# no_complaint: fails if IPVS has had something to say in the kernel's log since that was cleared, but for $allowed.
 no_complaint() {
-    if dmesg | grep -i ipvs | grep -vi 'registered\|creating netns\|sync thread started\|stopping\|loaded support'; then
+    if dmesg | grep -i ipvs |
+        grep -vi "registered\|creating netns\|sync thread started\|stopping\|loaded support${allowed:+\|$allowed}"; then
         echo 'a kernel has complained'
         return 1
     fi
