@@ -109,11 +109,9 @@ fn wrk(lab: &Lab, seconds: u32, url: &str, arguments: &[&str]) -> String {
 
 #[test]
 fn wrk_meets_no_error_with_lasting_and_with_short_connections() {
-    for vip in VIPS {
+    for (vip, seconds) in VIPS.into_iter().zip([10, 3]) {
         let lab = up("wrk", vip);
         for url in URLS {
-            // What differs otherwise is the family, and where the address is.
-            let seconds = if (vip, url) == (VIPS[0], URLS[0]) { 10 } else { 3 };
             wrk(&lab, seconds, url, &[]);
             wrk(&lab, seconds, url, &["-H", "Connection: close"]);
         }
