@@ -1,7 +1,15 @@
 # shellcheck shell=bash
 # The two directors of the scenario `pair`, each of them the kernel's IPVS or nfvs, which synchronise.
 #
-# Whoever reads this in has the library of the lab, and writes the services of both to /out/nfvs.json.
+# It brings the library of the lab. Whoever reads it in writes the services of both to /out/nfvs.json.
+# shellcheck source=netns-lab/lib/process.sh
+source "$lab_home/lib/process.sh"
+# shellcheck source=netns-lab/lib/topology.sh
+source "$lab_home/lib/topology.sh"
+# shellcheck source=netns-lab/lib/servers.sh
+source "$lab_home/lib/servers.sh"
+# shellcheck source=netns-lab/lib/balancer.sh
+source "$lab_home/lib/balancer.sh"
 
 # `forwarding` and `vip` ask for these: no unit prepares a director, and scenarios of the VM give it its addresses.
 # shellcheck disable=SC2034

@@ -81,6 +81,16 @@ wait_ready() {
     done
 }
 
+# within SECONDS COMMAND...: waits until the command succeeds; what it prints is of no interest.
+within() {
+    local deadline=$((SECONDS + $1))
+    shift
+    until "$@" > /dev/null 2>&1; do
+        ((SECONDS < deadline)) || { echo "in vain: $*" >&2; return 1; }
+        sleep 0.1
+    done
+}
+
 # finish SECONDS NAME...: asks the recorded processes to end, waits, then forces them. Fails when force was needed.
 finish() {
     local deadline=$((SECONDS + $1)) name pid start record forced=0 asked=()
