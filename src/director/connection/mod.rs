@@ -7,6 +7,7 @@
 
 mod arena;
 mod drop_entry;
+mod index;
 mod shard;
 mod table;
 mod templates;

@@ -2,11 +2,11 @@
 
 use super::arena::Arena;
 use super::drop_entry::{Age, DropEntry, Worth};
+use super::index::Index;
 use super::templates::{EXTENSION, extended};
 use super::wheel::{Timed, Timer, Wheel};
 use super::{Connection, ConnectionView, InboundKey, OutboundKey};
 use crate::director::{TableHasher, Time};
-use hashbrown::HashTable;
 use std::hash::{BuildHasher, Hash};
 use std::net::SocketAddr;
 use sync_proto::ConnFlags;
@@ -19,8 +19,8 @@ pub struct Handle(u32);
 #[derive(Debug)]
 pub struct Shard {
     arena: Arena<Entry>,
-    inbound: HashTable<u32>,
-    outbound: HashTable<u32>,
+    inbound: Index,
+    outbound: Index,
     wheel: Wheel,
     hasher: TableHasher,
     /// Connections whose clients' ports are not known yet (`ip_vs_conn_no_cport_cnt`).
@@ -55,8 +55,8 @@ impl Shard {
     pub(super) fn new(hasher: TableHasher) -> Shard {
         Shard {
             arena: Arena::new(),
-            inbound: HashTable::new(),
-            outbound: HashTable::new(),
+            inbound: Index::default(),
+            outbound: Index::default(),
             wheel: Wheel::new(),
             hasher,
             expected: 0,
@@ -75,10 +75,7 @@ impl Shard {
 
     /// The connection of a client's packet. One whose time is over counts as absent.
     pub fn find_inbound(&self, key: &InboundKey, now: Time) -> Option<Handle> {
-        self.inbound
-            .find(self.hash(key), |&entry| self.arena.get(entry).connection.inbound_key() == *key)
-            .map(|&entry| Handle(entry))
-            .filter(|handle| self.is_alive(*handle, now))
+        self.indexed_inbound(self.hash(key), key).filter(|handle| self.is_alive(*handle, now))
     }
 
     /// The connection that waits for this client, from whatever port it comes.
@@ -93,10 +90,7 @@ impl Shard {
 
     /// The connection of a server's packet. One whose time is over counts as absent.
     pub fn find_outbound(&self, key: &OutboundKey, now: Time) -> Option<Handle> {
-        self.outbound
-            .find(self.hash(key), |&entry| self.arena.get(entry).connection.outbound_key() == *key)
-            .map(|&entry| Handle(entry))
-            .filter(|handle| self.is_alive(*handle, now))
+        self.indexed_outbound(self.hash(key), key).filter(|handle| self.is_alive(*handle, now))
     }
 
     /// Files a new connection. Entries of the same keys whose time is over give way; a live one must not exist.
@@ -107,29 +101,19 @@ impl Shard {
         mut removed: impl FnMut(Connection),
     ) -> Handle {
         let (inbound, outbound) = (connection.inbound_key(), connection.outbound_key());
-        let stale = [
-            self.inbound
-                .find(self.hash(&inbound), |&e| self.arena.get(e).connection.inbound_key() == inbound),
-            self.outbound
-                .find(self.hash(&outbound), |&e| self.arena.get(e).connection.outbound_key() == outbound),
-        ]
-        .map(Option::<&u32>::copied);
+        let hashes = [self.hash(&inbound), self.hash(&outbound)];
+        let stale = [self.indexed_inbound(hashes[0], &inbound), self.indexed_outbound(hashes[1], &outbound)];
         if let Some(entry) = stale[0] {
-            removed(self.take(Handle(entry)));
+            removed(self.take(entry));
         }
         if let Some(entry) = stale[1].filter(|entry| stale[0] != Some(*entry)) {
-            removed(self.take(Handle(entry)));
+            removed(self.take(entry));
         }
         let deadline = now + connection.timeout();
         self.expected += usize::from(connection.flags.contains(ConnFlags::NO_CPORT));
         let entry = self.arena.insert(Entry { connection, timer: Timer::unfiled() });
-        let (arena, hasher) = (&self.arena, &self.hasher);
-        self.inbound.insert_unique(hash(hasher, &inbound), entry, |&e| {
-            hash(hasher, &arena.get(e).connection.inbound_key())
-        });
-        self.outbound.insert_unique(hash(hasher, &outbound), entry, |&e| {
-            hash(hasher, &arena.get(e).connection.outbound_key())
-        });
+        self.inbound.insert(hashes[0], entry);
+        self.outbound.insert(hashes[1], entry);
         self.wheel.insert(&mut self.arena, entry, deadline);
         Handle(entry)
     }
@@ -254,12 +238,10 @@ impl Shard {
             let connection = self.get(Handle(entry));
             let inbound = connection.inbound_key();
             let outbound = connection.outbound_key();
-            let found =
-                self.inbound.find(self.hash(&inbound), |&e| self.get(Handle(e)).inbound_key() == inbound);
-            assert_eq!(found, Some(&entry));
-            let found =
-                self.outbound.find(self.hash(&outbound), |&e| self.get(Handle(e)).outbound_key() == outbound);
-            assert_eq!(found, Some(&entry));
+            let found = self.indexed_inbound(self.hash(&inbound), &inbound);
+            assert_eq!(found, Some(Handle(entry)));
+            let found = self.indexed_outbound(self.hash(&outbound), &outbound);
+            assert_eq!(found, Some(Handle(entry)));
         }
     }
 
@@ -268,27 +250,31 @@ impl Shard {
     }
 
     fn forget(&mut self, entry: u32) -> Connection {
-        let connection = self.get(Handle(entry));
-        let hashes = [self.hash(&connection.inbound_key()), self.hash(&connection.outbound_key())];
-        for (table, hash) in [&mut self.inbound, &mut self.outbound].into_iter().zip(hashes) {
-            let found = table.find_entry(hash, |&indexed| indexed == entry).expect("every entry is indexed");
-            found.remove();
-        }
+        self.inbound.remove(entry);
+        self.outbound.remove(entry);
         let connection = self.arena.remove(entry).connection;
         self.expected -= usize::from(connection.flags.contains(ConnFlags::NO_CPORT));
         connection
     }
 
+    /// The connection of a client's packet, alive or not.
+    fn indexed_inbound(&self, hash: u64, key: &InboundKey) -> Option<Handle> {
+        let is_meant = |entry| self.arena.get(entry).connection.inbound_key() == *key;
+        self.inbound.find(hash, is_meant).map(Handle)
+    }
+
+    /// The connection of a server's packet, alive or not.
+    fn indexed_outbound(&self, hash: u64, key: &OutboundKey) -> Option<Handle> {
+        let is_meant = |entry| self.arena.get(entry).connection.outbound_key() == *key;
+        self.outbound.find(hash, is_meant).map(Handle)
+    }
+
     fn hash(&self, key: &impl Hash) -> u64 {
-        hash(&self.hasher, key)
+        self.hasher.hash_one(key)
     }
 }
 
 /// What a connection is to the defence: one that controls others stays, as they do (`todrop_entry`).
 fn worth(connection: &Connection) -> Worth {
     if connection.controls() > 0 { Worth::Much } else { Worth::of(connection.state) }
-}
-
-fn hash(hasher: &TableHasher, key: &impl Hash) -> u64 {
-    hasher.hash_one(key)
 }

@@ -7,12 +7,12 @@
 
 use super::arena::Arena;
 use super::drop_entry::{Age, DropEntry, Worth};
+use super::index::Index;
 use super::wheel::{Timed, Timer, Wheel};
 use crate::director::packet::Transport;
 use crate::director::service::{Fwmark, PersistenceEngine, RealServer, ServiceCore};
 use crate::director::sync::{Emission, Source};
 use crate::director::{TableHasher, Time};
-use hashbrown::HashTable;
 use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -203,7 +203,7 @@ pub struct TemplateHandle(u32);
 #[derive(Debug)]
 pub struct TemplateShard {
     arena: Arena<Entry>,
-    index: HashTable<u32>,
+    index: Index,
     wheel: Wheel,
     hasher: TableHasher,
 }
@@ -271,7 +271,7 @@ pub(super) fn extended(deadline: Time, now: Time) -> Time {
 
 impl TemplateShard {
     pub(super) fn new(hasher: TableHasher) -> TemplateShard {
-        TemplateShard { arena: Arena::new(), index: HashTable::new(), wheel: Wheel::new(), hasher }
+        TemplateShard { arena: Arena::new(), index: Index::default(), wheel: Wheel::new(), hasher }
     }
 
     /// The number of templates, void ones included.
@@ -287,7 +287,7 @@ impl TemplateShard {
     /// The template of these clients. One whose time is over, and that has no connections, counts as absent.
     pub fn find(&mut self, key: &TemplateKey<'_>, now: Time) -> Option<TemplateHandle> {
         let hash = self.hasher.hash_one(key);
-        let entry = *self.index.find(hash, |&entry| self.arena.get(entry).key() == *key)?;
+        let entry = self.index.find(hash, |entry| self.arena.get(entry).key() == *key)?;
         let found = self.arena.get(entry);
         if found.timer.deadline() <= now {
             if found.template.controls() == 0 {
@@ -311,7 +311,7 @@ impl TemplateShard {
         removed: impl FnOnce(&Template),
     ) -> TemplateHandle {
         let hash = self.hasher.hash_one(key);
-        if let Some(&stale) = self.index.find(hash, |&entry| self.arena.get(entry).key() == key) {
+        if let Some(stale) = self.index.find(hash, |entry| self.arena.get(entry).key() == key) {
             removed(&self.take(stale));
         }
         let TemplateKey { clients, target, pe_data } = key;
@@ -331,8 +331,7 @@ impl TemplateShard {
         });
         let filed = Arc::get_mut(&mut self.arena.get_mut(entry).template).expect("nobody else has it yet");
         filed.home = Some(Home { clients, entry });
-        let (arena, hasher) = (&self.arena, &self.hasher);
-        self.index.insert_unique(hash, entry, |&entry| hasher.hash_one(arena.get(entry).key()));
+        self.index.insert(hash, entry);
         self.wheel.insert(&mut self.arena, entry, now + timeout);
         TemplateHandle(entry)
     }
@@ -448,7 +447,7 @@ impl TemplateShard {
 
     /// Makes the template void: it is not found any more, and ends when its timer does.
     pub fn invalidate(&mut self, handle: TemplateHandle) {
-        self.unindex(handle.0);
+        self.index.remove(handle.0);
         self.arena.get_mut(handle.0).is_void = true;
     }
 
@@ -552,8 +551,8 @@ impl TemplateShard {
         for entry in valid {
             let key = self.arena.get(entry).key();
             let found =
-                self.index.find(self.hasher.hash_one(key), |&other| self.arena.get(other).key() == key);
-            assert_eq!(found, Some(&entry), "{key:?} is found");
+                self.index.find(self.hasher.hash_one(key), |other| self.arena.get(other).key() == key);
+            assert_eq!(found, Some(entry), "{key:?} is found");
             indexed += 1;
         }
         assert_eq!(self.index.len(), indexed, "each template that is not void is indexed once");
@@ -566,15 +565,9 @@ impl TemplateShard {
 
     fn forget(&mut self, entry: u32) -> Arc<Template> {
         if !self.arena.get(entry).is_void {
-            self.unindex(entry);
+            self.index.remove(entry);
         }
         self.arena.remove(entry).template
-    }
-
-    fn unindex(&mut self, entry: u32) {
-        let hash = self.hasher.hash_one(self.arena.get(entry).key());
-        let found = self.index.find_entry(hash, |&indexed| indexed == entry);
-        found.expect("every template that is not void is indexed").remove();
     }
 }
 
