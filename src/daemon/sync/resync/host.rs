@@ -1,7 +1,7 @@
 //! The master's side: whoever asks, and may, is told of the whole table.
 //!
 //! Packets come first: the table is looked at a few hundred entries at a time, once in a millisecond, and a backup that
-//! takes them in more slowly is told them more slowly. So many are a third of a millisecond's work for a backup that serves
+//! takes them in more slowly is told them more slowly. So many are a quarter of a millisecond's work for a backup that serves
 //! clients as well; twice as many at a time, and those that wait meanwhile see it (`benches/run j`).
 
 use super::super::secrets::Valid;
